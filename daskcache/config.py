@@ -1,0 +1,198 @@
+"""Configuration: dask's own, under the key ``daskcache``, and the frozen settings made of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import dask.config
+import platformdirs
+import yaml
+
+from daskcache.errors import InvalidInputError
+
+__all__ = ["Codecs", "Settings", "default_store"]
+
+CodeVersions = Literal["exact", "minor", "major", "none"]
+Mode = Literal["off", "read", "write", "readwrite"]
+OnUncacheable = Literal["ignore", "warn", "raise"]
+SourceCheck = Literal["chunks", "metadata", "content", "none"]
+
+_YAML = Path(__file__).parent / "daskcache.yaml"
+
+
+def load_defaults() -> None:
+    """Merge the shipped ``daskcache.yaml`` into dask's configuration, below what the user set."""
+    dask.config.ensure_file(source=str(_YAML))
+    with _YAML.open(encoding="utf-8") as file:
+        dask.config.update_defaults(yaml.safe_load(file))
+
+
+def default_store() -> str:
+    """Give the directory that is the store where none is configured.
+
+    Returns
+    -------
+    str
+        An absolute path below the user's cache directory.
+    """
+    return os.path.join(platformdirs.user_cache_dir("daskcache"), "store")
+
+
+@dataclass(frozen=True, slots=True)
+class Codecs:
+    """How blocks are compressed."""
+
+    name: Literal["blosc", "zstd", "none"] = "blosc"
+    """The compressor."""
+    cname: str = "lz4"
+    """Blosc's inner compressor."""
+    level: int = 5
+    """Effort, 0 to 9."""
+    shuffle: Literal["noshuffle", "shuffle", "bitshuffle"] = "shuffle"
+    """Blosc's filter before compression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All that a pass or a persist needs to know, complete when made, picklable, free of secrets.
+
+    Equal settings compare and hash equal, because dask groups collections by the optimizer that holds them.
+    """
+
+    store: str
+    """URL or absolute path of the store's root."""
+    namespace: str = "default"
+    """Where names are looked up and put."""
+    mode: Mode = "readwrite"
+    """What may be done to the store."""
+    salt: str = ""
+    """Enters every token."""
+    on_uncacheable: OnUncacheable = "warn"
+    """What a checkpoint does that cannot be keyed."""
+    progress: Literal["auto"] | bool = "auto"
+    """Whether a persist draws a progress bar."""
+    check_space: bool = True
+    """Whether a persist that is estimated not to fit is refused."""
+    code_versions: CodeVersions = "exact"
+    """How much of an installed distribution's version counts."""
+    source_check: SourceCheck = "chunks"
+    """How closely sources are looked at."""
+    source_aliases: tuple[tuple[str, str], ...] = ()
+    """Pairs of prefixes: a source below the first counts as if it lay below the second."""
+    codecs: Codecs = Codecs()
+    """How blocks are compressed."""
+
+    @classmethod
+    def from_config(cls, **overrides: Any) -> Self:
+        """Read dask's configuration, with the given settings in front of it.
+
+        Parameters
+        ----------
+        **overrides
+            Fields of this class; those that are None are as if not given.
+
+        Returns
+        -------
+        Settings
+            Complete settings.
+
+        Raises
+        ------
+        InvalidInputError
+            A value is not one of those allowed, or a setting is unknown.
+        """
+        config = dask.config.get("daskcache", {}) or {}
+        code, sources = _section(config, "code"), _section(config, "sources")
+        values: dict[str, Any] = {
+            "store": config.get("store"),
+            "namespace": config.get("namespace", "default"),
+            "mode": config.get("mode", "readwrite"),
+            "salt": config.get("salt", ""),
+            "on_uncacheable": config.get("on-uncacheable", "warn"),
+            "progress": config.get("progress", "auto"),
+            "check_space": config.get("check-space", True),
+            "code_versions": code.get("versions", "exact"),
+            "source_check": sources.get("check", "chunks"),
+            "source_aliases": sources.get("aliases") or (),
+            "codecs": _section(config, "codecs"),
+        }
+        unknown = overrides.keys() - values.keys()
+        if unknown:
+            raise InvalidInputError(
+                f"unknown settings {sorted(unknown)}; known are {sorted(values)}"
+            )
+        values.update({name: value for name, value in overrides.items() if value is not None})
+        return cls(**_normalize(values))
+
+    def with_(self, **changes: Any) -> Self:
+        """Copy these settings with some fields changed and checked.
+
+        Parameters
+        ----------
+        **changes
+            Fields of this class.
+
+        Returns
+        -------
+        Settings
+            The changed copy.
+        """
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return type(self)(**_normalize({**values, **changes}))
+
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "mode": get_args(Mode),
+    "on_uncacheable": get_args(OnUncacheable),
+    "progress": ("auto", True, False),
+    "check_space": (True, False),
+    "code_versions": get_args(CodeVersions),
+    "source_check": get_args(SourceCheck),
+}
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name) or {}
+    if not isinstance(section, Mapping):
+        raise InvalidInputError(f"daskcache.{name} is {section!r}; expected a mapping")
+    return section
+
+
+def _normalize(values: dict[str, Any]) -> dict[str, Any]:
+    for name, allowed in _CHOICES.items():
+        if values[name] not in allowed:
+            raise InvalidInputError(
+                f"daskcache.{name.replace('_', '-')} is {values[name]!r}; "
+                f"expected one of {', '.join(map(repr, allowed))}"
+            )
+    store = values["store"] or default_store()
+    if not isinstance(store, str | os.PathLike):
+        raise InvalidInputError(f"daskcache.store is {store!r}; expected a path or a URL")
+    store = os.fspath(store)
+    if "://" not in store:
+        store = os.path.abspath(os.path.expanduser(store))
+    codecs = values["codecs"]
+    if not isinstance(codecs, Codecs):
+        try:
+            codecs = Codecs(**codecs)
+        except TypeError as error:
+            raise InvalidInputError(
+                f"daskcache.codecs is {codecs!r}; expected the keys {sorted(Codecs.__slots__)}"
+            ) from error
+    aliases = values["source_aliases"]
+    if isinstance(aliases, Mapping):
+        aliases = tuple(sorted((str(old), str(new)) for old, new in aliases.items()))
+    return {
+        **values,
+        "store": store,
+        "salt": str(values["salt"]),
+        "codecs": codecs,
+        "source_aliases": tuple(aliases),
+    }
+
+
+load_defaults()

@@ -1,0 +1,115 @@
+"""The exceptions of daskcache, grouped by what a caller would do about them.
+
+Each is also a builtin exception, so that code which knows nothing of daskcache handles it well, and each
+pickles intact, because it may cross a cluster.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CorruptChunkError",
+    "DaskcacheError",
+    "EntryNotFoundError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "NotStoredError",
+    "ReadOnlyError",
+    "SourceChangedError",
+    "StoreError",
+    "StoreFullError",
+    "UncacheableError",
+]
+
+
+class DaskcacheError(Exception):
+    """Base of every error that daskcache raises on purpose.
+
+    Parameters
+    ----------
+    message : str
+        What failed, what was given and expected, and what to do.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        # KeyError would quote the message, OSError look for an errno.
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message,)
+
+
+class InvalidInputError(DaskcacheError, ValueError):
+    """An argument, name or setting is not of the form that is expected."""
+
+
+class MissingExtraError(DaskcacheError, ImportError):
+    """An optional dependency is needed; the message names the extra that brings it."""
+
+
+class NotStoredError(DaskcacheError, KeyError):
+    """What was asked for does not lie in the store."""
+
+
+class EntryNotFoundError(NotStoredError):
+    """No published version of an entry has this name."""
+
+
+class UncacheableError(DaskcacheError, TypeError):
+    """Something has no deterministic identity, or no storage form.
+
+    Parameters
+    ----------
+    message : str
+        Why, and what to do.
+    path : tuple of str, optional
+        The way to the offending part, outermost first.
+    """
+
+    def __init__(self, message: str, path: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def __str__(self) -> str:
+        return " → ".join((*self.path, self.message))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message, self.path)
+
+    def within(self, step: str) -> UncacheableError:
+        """Give the same error, seen from one step further out.
+
+        Parameters
+        ----------
+        step : str
+            Where the offending part lies in the outer object, such as ``"argument 2"``.
+
+        Returns
+        -------
+        UncacheableError
+            A new error whose path starts with `step`.
+        """
+        return type(self)(self.message, (step, *self.path))
+
+
+class SourceChangedError(DaskcacheError, RuntimeError):
+    """A source changed while a run was reading it."""
+
+
+class StoreError(DaskcacheError, OSError):
+    """A store cannot be reached, read or written."""
+
+
+class StoreFullError(StoreError):
+    """A store has no room for what would be written."""
+
+
+class ReadOnlyError(StoreError, PermissionError):
+    """A store or namespace does not take writes."""
+
+
+class CorruptChunkError(StoreError):
+    """A stored object fails its checksum or cannot be decoded."""
