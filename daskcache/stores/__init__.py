@@ -1,0 +1,29 @@
+"""Stores: Zarr's own, opened by URL, and what the rest of the package does with their objects."""
+
+from daskcache.stores.objects import (
+    create,
+    delete,
+    exists,
+    free_bytes,
+    get,
+    list_dirs,
+    list_sizes,
+    put,
+    rename_aside,
+)
+from daskcache.stores.urls import describe
+from daskcache.stores.urls import open_store as open  # noqa: A004 (stores.open reads as what it is)
+
+__all__ = [
+    "create",
+    "delete",
+    "describe",
+    "exists",
+    "free_bytes",
+    "get",
+    "list_dirs",
+    "list_sizes",
+    "open",
+    "put",
+    "rename_aside",
+]
