@@ -1,0 +1,20 @@
+"""Chunks: what a block becomes in the store.
+
+A *block* is a dask chunk, one task's array; a *chunk* is the one encoded object that a block becomes. Its
+specification says how, and depends on the block, its settings and the regular length of its grid, on nothing
+else of the other blocks.
+"""
+
+from daskcache.chunks.grid import Grid, plan_grid
+from daskcache.chunks.spec import ChunkSpec, block_key, check_storable, chunk_id, group_of, storage_dtype
+
+__all__ = [
+    "ChunkSpec",
+    "Grid",
+    "block_key",
+    "check_storable",
+    "chunk_id",
+    "group_of",
+    "plan_grid",
+    "storage_dtype",
+]
