@@ -5,6 +5,7 @@ specification says how, and depends on the block, its settings and the regular l
 else of the other blocks.
 """
 
+from daskcache.chunks.encoding import decode, encode, inner_ranges, read_part
 from daskcache.chunks.grid import Grid, plan_grid
 from daskcache.chunks.spec import ChunkSpec, block_key, check_storable, chunk_id, group_of, storage_dtype
 
@@ -14,7 +15,11 @@ __all__ = [
     "block_key",
     "check_storable",
     "chunk_id",
+    "decode",
+    "encode",
     "group_of",
+    "inner_ranges",
     "plan_grid",
+    "read_part",
     "storage_dtype",
 ]

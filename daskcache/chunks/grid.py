@@ -82,9 +82,7 @@ class Grid:
         block = self.block_shape(index)
         if self.kind == "rectilinear":
             return tuple(max(length, 1) for length in block)
-        return tuple(
-            regular or max(length, 1) for regular, length in zip(self.regular, block, strict=True)
-        )
+        return tuple(regular or max(length, 1) for regular, length in zip(self.regular, block, strict=True))
 
     def spec(
         self,

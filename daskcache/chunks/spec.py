@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import numpy as np
 
 from daskcache.config import Codecs
 from daskcache.errors import InvalidInputError, UncacheableError
+from daskcache.fingerprint.digest import Digester
 
 __all__ = [
     "ChunkSpec",
@@ -31,16 +31,6 @@ STRING = "string"
 
 # Blosc's own limit on one buffer, less its header: larger blocks need inner chunks.
 _MAX_BUFFER_BYTES = 2**31 - 1 - 16
-
-
-class Digester:
-    def digest(self, tag: bytes, *parts: bytes) -> bytes:
-        digest = hashlib.blake2b(digest_size=20, person=b"daskcache/0")
-        for part in (tag, *parts):
-            digest.update(len(part).to_bytes(8, "little"))
-            digest.update(part)
-        return digest.digest()
-
 
 _UNSALTED = Digester()
 
@@ -339,6 +329,10 @@ def storage_dtype(dtype: Any) -> str:
         raise UncacheableError(
             f"dtype {dtype!r} is none of numpy's, so its blocks have no storage form; convert it first"
         ) from error
+    if hasattr(dtype, "na_object"):
+        raise UncacheableError(
+            f"dtype {dtype} has missing values, which UTF-8 cannot hold; replace them and convert to a plain string"
+        )
     if dtype.kind in "UT":
         return STRING
     if dtype.kind in "Mm":
@@ -434,5 +428,3 @@ def _canonical(spec: ChunkSpec) -> bytes:
     # The codecs as Zarr's document has them, so that settings that a codec ignores make no other chunk.
     document = [spec.zarr_dtype, list(spec.chunk_shape), spec.zarr_codecs(), spec.fill]
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
-
-

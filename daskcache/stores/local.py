@@ -11,7 +11,18 @@ from itertools import count
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
-__all__ = ["PARTIAL", "create", "delete", "exists", "free_bytes", "get", "list_dirs", "list_sizes", "move", "put"]
+__all__ = [
+    "PARTIAL",
+    "create",
+    "delete",
+    "exists",
+    "free_bytes",
+    "get",
+    "list_dirs",
+    "list_sizes",
+    "move",
+    "put",
+]
 
 PARTIAL = ".partial"
 """How names of files end that are being written."""

@@ -248,7 +248,9 @@ def list_sizes(store: Store, prefix: str) -> dict[str, int]:
         if isinstance(store, LocalStore):
             return local.list_sizes(_path(store, prefix))
         if isinstance(store, FsspecStore):
-            found = {_name(item["name"]): item["size"] for item in _ls(store, prefix) if item["type"] == "file"}
+            found = {
+                _name(item["name"]): item["size"] for item in _ls(store, prefix) if item["type"] == "file"
+            }
         else:
             found = wait_for(_sizes(store, prefix))
         return {name: size for name, size in found.items() if not _is_temporary(name)}

@@ -16,7 +16,15 @@ from daskcache.stores.faults import redact, translating
 
 __all__ = ["describe", "open_store"]
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "sftp": "sftp", "ssh": "sftp", "redis": "redis"}
+_EXTRAS = {
+    "s3": "s3",
+    "s3a": "s3",
+    "gs": "gcs",
+    "gcs": "gcs",
+    "sftp": "sftp",
+    "ssh": "sftp",
+    "redis": "redis",
+}
 
 # Both live as long as the process. Connections do not survive a fork, content in memory may.
 _opened: dict[Any, Store] = {}
