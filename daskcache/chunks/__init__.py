@@ -7,11 +7,13 @@ else of the other blocks.
 
 from daskcache.chunks.encoding import decode, encode, inner_ranges, read_part
 from daskcache.chunks.grid import Grid, plan_grid
+from daskcache.chunks.selection import Selection, is_basic
 from daskcache.chunks.spec import ChunkSpec, block_key, check_storable, chunk_id, group_of, storage_dtype
 
 __all__ = [
     "ChunkSpec",
     "Grid",
+    "Selection",
     "block_key",
     "check_storable",
     "chunk_id",
@@ -19,6 +21,7 @@ __all__ = [
     "encode",
     "group_of",
     "inner_ranges",
+    "is_basic",
     "plan_grid",
     "read_part",
     "storage_dtype",

@@ -48,14 +48,17 @@ class Selection:
     Examples
     --------
     >>> selection = Selection.of((10, 20), (3, slice(15, 4, -5)))
-    >>> selection.region, selection.rest
-    ((slice(3, 4, 1), slice(5, 16, 1)), (0, slice(10, None, -5)))
+    >>> selection.region, selection.rest, selection.is_whole
+    ((slice(3, 4, 1), slice(5, 16, 1)), (0, slice(10, None, -5)), False)
     """
 
     region: tuple[slice, ...]
     """The box, one forward slice of step 1 for each dimension."""
     rest: tuple[int | slice, ...]
     """The index inside the box that completes the selection; empty where there is nothing left to do."""
+
+    is_whole: bool
+    """Whether the box is the whole array."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -86,11 +89,12 @@ class Selection:
             A number lies outside the array.
         """
         if index is None:
-            return cls(tuple(slice(0, length, 1) for length in shape), ())
+            return cls(tuple(slice(0, length, 1) for length in shape), (), True)
         split = [_split(part, length) for part, length in zip(expand(shape, index), shape, strict=True)]
         region = tuple(part for part, _ in split)
         rest = tuple(part for _, part in split)
-        return cls(region, () if all(part == slice(None) for part in rest) else rest)
+        is_whole = all(part.stop - part.start == length for part, length in zip(region, shape, strict=True))
+        return cls(region, () if all(part == slice(None) for part in rest) else rest, is_whole)
 
 
 def expand(shape: tuple[int, ...], index: Any) -> tuple[int | slice, ...]:
