@@ -105,26 +105,25 @@ class Settings:
         InvalidInputError
             A value is not one of those allowed, or a setting is unknown.
         """
-        config = dask.config.get("daskcache", {}) or {}
-        code, sources = _section(config, "code"), _section(config, "sources")
+        for section in ("", ".code", ".sources", ".codecs"):
+            _check_section(f"daskcache{section}")
+        # By full names, because dask keeps what an environment variable set under an underscored key.
         values: dict[str, Any] = {
-            "store": config.get("store"),
-            "namespace": config.get("namespace", "default"),
-            "mode": config.get("mode", "readwrite"),
-            "salt": config.get("salt", ""),
-            "on_uncacheable": config.get("on-uncacheable", "warn"),
-            "progress": config.get("progress", "auto"),
-            "check_space": config.get("check-space", True),
-            "code_versions": code.get("versions", "exact"),
-            "source_check": sources.get("check", "chunks"),
-            "source_aliases": sources.get("aliases") or (),
-            "codecs": _section(config, "codecs"),
+            "store": dask.config.get("daskcache.store", None),
+            "namespace": dask.config.get("daskcache.namespace", "default"),
+            "mode": dask.config.get("daskcache.mode", "readwrite"),
+            "salt": dask.config.get("daskcache.salt", ""),
+            "on_uncacheable": dask.config.get("daskcache.on-uncacheable", "warn"),
+            "progress": dask.config.get("daskcache.progress", "auto"),
+            "check_space": dask.config.get("daskcache.check-space", True),
+            "code_versions": dask.config.get("daskcache.code.versions", "exact"),
+            "source_check": dask.config.get("daskcache.sources.check", "chunks"),
+            "source_aliases": dask.config.get("daskcache.sources.aliases", {}),
+            "codecs": dask.config.get("daskcache.codecs", {}),
         }
         unknown = overrides.keys() - values.keys()
         if unknown:
-            raise InvalidInputError(
-                f"unknown settings {sorted(unknown)}; known are {sorted(values)}"
-            )
+            raise InvalidInputError(f"unknown settings {sorted(unknown)}; known are {sorted(values)}")
         values.update({name: value for name, value in overrides.items() if value is not None})
         return cls(**_normalize(values))
 
@@ -153,29 +152,56 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "code_versions": get_args(CodeVersions),
     "source_check": get_args(SourceCheck),
 }
+_CODEC_CHOICES: dict[str, tuple[Any, ...]] = {
+    "name": ("blosc", "zstd", "none"),
+    "cname": ("lz4", "lz4hc", "blosclz", "zlib", "zstd"),
+    "shuffle": ("noshuffle", "shuffle", "bitshuffle"),
+}
+_KEYS = {
+    "code_versions": "code.versions",
+    "source_check": "sources.check",
+    "source_aliases": "sources.aliases",
+}
 
 
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = config.get(name) or {}
-    if not isinstance(section, Mapping):
-        raise InvalidInputError(f"daskcache.{name} is {section!r}; expected a mapping")
-    return section
+def _check_section(key: str) -> None:
+    value = dask.config.get(key, None)
+    if not isinstance(value, Mapping | Codecs | None):
+        raise InvalidInputError(f"{key} is {value!r}; expected a mapping")
+
+
+def _check_choice(key: str, value: object, allowed: tuple[Any, ...]) -> None:
+    # Not just `in`: 1 equals True.
+    if not any(type(value) is type(choice) and value == choice for choice in allowed):
+        raise InvalidInputError(
+            f"daskcache.{key} is {value!r}; expected one of {', '.join(map(repr, allowed))}"
+        )
 
 
 def _normalize(values: dict[str, Any]) -> dict[str, Any]:
+    # YAML reads a bare `off` as false, and a bare `none` as a string.
+    mode = "off" if values["mode"] is False else values["mode"]
+    values = {**values, "mode": mode}
     for name, allowed in _CHOICES.items():
-        if values[name] not in allowed:
-            raise InvalidInputError(
-                f"daskcache.{name.replace('_', '-')} is {values[name]!r}; "
-                f"expected one of {', '.join(map(repr, allowed))}"
-            )
+        _check_choice(_KEYS.get(name, name.replace("_", "-")), values[name], allowed)
     store = values["store"] or default_store()
     if not isinstance(store, str | os.PathLike):
         raise InvalidInputError(f"daskcache.store is {store!r}; expected a path or a URL")
     store = os.fspath(store)
     if "://" not in store:
         store = os.path.abspath(os.path.expanduser(store))
-    codecs = values["codecs"]
+    if not isinstance(values["namespace"], str) or not values["namespace"]:
+        raise InvalidInputError(f"daskcache.namespace is {values['namespace']!r}; expected a name")
+    return {
+        **values,
+        "store": store,
+        "salt": str(values["salt"]),
+        "codecs": _normalize_codecs(values["codecs"] or {}),
+        "source_aliases": _normalize_aliases(values["source_aliases"] or {}),
+    }
+
+
+def _normalize_codecs(codecs: Codecs | Mapping[str, Any]) -> Codecs:
     if not isinstance(codecs, Codecs):
         try:
             codecs = Codecs(**codecs)
@@ -183,16 +209,21 @@ def _normalize(values: dict[str, Any]) -> dict[str, Any]:
             raise InvalidInputError(
                 f"daskcache.codecs is {codecs!r}; expected the keys {sorted(Codecs.__slots__)}"
             ) from error
-    aliases = values["source_aliases"]
-    if isinstance(aliases, Mapping):
-        aliases = tuple(sorted((str(old), str(new)) for old, new in aliases.items()))
-    return {
-        **values,
-        "store": store,
-        "salt": str(values["salt"]),
-        "codecs": codecs,
-        "source_aliases": tuple(aliases),
-    }
+    for name, allowed in _CODEC_CHOICES.items():
+        _check_choice(f"codecs.{name}", getattr(codecs, name), allowed)
+    if type(codecs.level) is not int or not 0 <= codecs.level <= 9:
+        raise InvalidInputError(
+            f"daskcache.codecs.level is {codecs.level!r}; expected a whole number from 0 to 9"
+        )
+    return codecs
+
+
+def _normalize_aliases(aliases: object) -> tuple[tuple[str, str], ...]:
+    if isinstance(aliases, tuple):  # of settings that have been checked before
+        return aliases
+    if not isinstance(aliases, Mapping):
+        raise InvalidInputError(f"daskcache.sources.aliases is {aliases!r}; expected a mapping of prefixes")
+    return tuple(sorted((str(old), str(new)) for old, new in aliases.items()))
 
 
 load_defaults()

@@ -1,0 +1,29 @@
+"""Hypothesis profiles, and markers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+_COMMON = {
+    # A time limit per example measures the machine; pytest-timeout limits the test.
+    "deadline": None,
+    "suppress_health_check": [HealthCheck.too_slow],
+    "print_blob": True,
+}
+settings.register_profile("dev", max_examples=25, **_COMMON)
+settings.register_profile("ci", max_examples=100, derandomize=True, database=None, **_COMMON)
+settings.register_profile("nightly", max_examples=2000, **_COMMON)
+settings.load_profile(os.environ.get("DASKCACHE_HYPOTHESIS_PROFILE", "dev"))
+
+_PROGRAMS = {"redis": "redis-server", "nginx": "nginx", "sshd": "sshd", "moto": "moto_server"}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("server"):
+        program = _PROGRAMS[mark.args[0]]
+        if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
+            pytest.skip(f"{program} is not installed")
