@@ -1,0 +1,126 @@
+"""A source that says so when it changes under a read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from daskcache.errors import SourceChangedError, UncacheableError
+from daskcache.fingerprint.places import Stamp
+from daskcache.fingerprint.sources import open_source
+
+__all__ = ["GuardedSource"]
+
+
+class GuardedSource:
+    """Stand in a graph for a source's array, and compare what is read with what was fingerprinted.
+
+    A block computed from newer data than its token was made from would be found again under the token of the older
+    data, so that the read has to fail before anything of it is stored.
+
+    Parameters
+    ----------
+    array : object
+        The source's array.
+    expected : mapping of str to tuple or None
+        What `Source.stamps` gave when the fingerprint was taken; objects that are not in it are not compared. It
+        travels with each task, so give each block the stamps of its own region.
+
+    Notes
+    -----
+    Each read looks twice at every expected object that it touches: two calls of stat, or two requests.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> from daskcache.fingerprint.sources import read_stamps
+    >>> array = zarr.create_array({}, shape=(4,), chunks=(2,), dtype="i8")
+    >>> guarded = GuardedSource(array, read_stamps(array))
+    >>> guarded[:2]
+    array([0, 0])
+    >>> array[0] = 1
+    >>> guarded[2:], guarded[:2]
+    Traceback (most recent call last):
+    daskcache.errors.SourceChangedError: memory:/c/0, read through Array, is not as it was when ...
+    """
+
+    __slots__ = ("array", "expected")
+
+    array: Any
+    """The source's array."""
+    expected: dict[str, Stamp | None]
+    """How its objects looked when they were fingerprinted."""
+
+    def __init__(self, array: Any, expected: Mapping[str, Stamp | None]) -> None:
+        self.array = array
+        self.expected = dict(expected)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return tuple(self.array.shape)
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the elements."""
+        return self.array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """How many axes there are."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of unsized object")
+        return self.shape[0]
+
+    def __getitem__(self, index: Any) -> npt.NDArray[Any]:
+        if not self.expected:
+            return np.asarray(self.array[index])
+        self._compare(index, refresh=True)
+        block = np.asarray(self.array[index])
+        self._compare(index)
+        return block
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        return np.asarray(self[(slice(None),) * self.ndim], dtype=dtype)
+
+    def __daskcache_source__(self) -> Any:
+        return self.array
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.array, self.expected)
+
+    def __repr__(self) -> str:
+        return f"GuardedSource({type(self.array).__name__}, shape={self.shape}, dtype={self.dtype})"
+
+    def _compare(self, index: Any, refresh: bool = False) -> None:
+        try:
+            source = open_source(self.array)
+            if source is None:
+                raise SourceChangedError(
+                    f"{type(self.array).__qualname__} is no source any more; {_CONSEQUENCE}"
+                )
+            stamps = source.stamps(index)
+        except UncacheableError as error:
+            # A file that has gone shows itself in this way.
+            raise SourceChangedError(f"cannot look at the source again: {error}; {_CONSEQUENCE}") from error
+        for name, stamp in stamps.items():
+            if name in self.expected and self.expected[name] != stamp:
+                raise SourceChangedError(
+                    f"{name}, read through {type(self.array).__name__}, is not as it was when this run was planned "
+                    f"({_describe(self.expected[name])}, now {_describe(stamp)}); {_CONSEQUENCE}"
+                )
+        if refresh:
+            source.refresh()
+
+
+_CONSEQUENCE = "nothing that was computed from it is stored. Run again: the new data get tokens of their own"
+
+
+def _describe(stamp: Stamp | None) -> str:
+    return "missing" if stamp is None else f"{stamp[0]} bytes, {stamp[1]}"
