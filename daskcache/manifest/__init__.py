@@ -1,0 +1,35 @@
+"""Manifests: the documents of one stored version, exact for us and readable by anyone.
+
+`idx` packs what we need, and is all that our reader, the pass and the workers read; `references` writes the
+kerchunk reference set that xarray and fsspec open without us.
+"""
+
+from daskcache.manifest.forms import Calendar, from_stored, kept_encoding, to_storable
+from daskcache.manifest.idx import from_idx, to_idx
+from daskcache.manifest.model import (
+    INLINE_LIMIT,
+    UNNAMED,
+    Kind,
+    Manifest,
+    Node,
+    StoredVariable,
+    version_of,
+)
+from daskcache.manifest.references import to_kerchunk
+
+__all__ = [
+    "INLINE_LIMIT",
+    "UNNAMED",
+    "Calendar",
+    "Kind",
+    "Manifest",
+    "Node",
+    "StoredVariable",
+    "from_idx",
+    "from_stored",
+    "kept_encoding",
+    "to_idx",
+    "to_kerchunk",
+    "to_storable",
+    "version_of",
+]
