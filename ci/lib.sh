@@ -78,7 +78,7 @@ make_environment() { # purpose, lock file, [exact minor version]
     "$base" -m venv --clear "$dir" </dev/null >&2 || die "'$base -m venv $dir' failed"
     install_into "$PY" -r "$lock" || die "installing $lock failed"
     # Everything that builds the package is in the lock as well, so nothing is looked up here.
-    "$PY" -m pip install -q --no-deps --no-build-isolation -e "$ROOT" </dev/null >&2 || die "installing daskcache failed"
+    "$PY" -m pip install -qq --no-deps --no-build-isolation -e "$ROOT" </dev/null >&2 || die "installing daskcache failed"
     printf '%s\n' "$wanted" >"$stamp"
 }
 
@@ -90,5 +90,5 @@ install_into() { # interpreter, pip arguments…
         uv pip install -q --python "$python" --compile-bytecode --require-hashes "$@" </dev/null >&2 && return
         say "uv could not install; trying pip"
     fi
-    "$python" -m pip install -q --retries 10 --require-hashes "$@" </dev/null >&2
+    "$python" -m pip install -qq --retries 10 --require-hashes "$@" </dev/null >&2
 }
