@@ -14,12 +14,12 @@ from typing import Any
 
 from zarr.abc.store import ByteRequest, Store, SupportsSyncStore
 from zarr.buffer import default_buffer_prototype
-from zarr.storage import FsspecStore, LocalStore, MemoryStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
 
 from daskcache.errors import InvalidInputError, ReadOnlyError
 from daskcache.stores import local
 from daskcache.stores.faults import translating
-from daskcache.stores.sync import collect, wait_for
+from daskcache.stores.sync import wait_for
 from daskcache.stores.urls import describe
 
 __all__ = [
@@ -70,8 +70,8 @@ def create(store: Store, key: str, data: Buffer) -> bool:
 
     Notes
     -----
-    Safe beside other writers on local disks (a hard link), in memory and on S3 (one conditional put); elsewhere
-    a look comes first, and of two writers at the same moment the last wins.
+    Safe beside other writers on local disks (a hard link), in memory, and on S3 and through obstore (one
+    conditional put); elsewhere a look comes first, and of two writers at the same moment the last wins.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def create(store: Store, key: str, data: Buffer) -> bool:
             return local.create(_path(store, key), data)
         if isinstance(store, MemoryStore):
             with _memory_lock:
-                if wait_for(store.exists(key)):
+                if _exists(store, key):
                     return False
                 _set(store, key, data)
                 return True
@@ -97,7 +97,9 @@ def create(store: Store, key: str, data: Buffer) -> bool:
             except FileExistsError:
                 return False
             return True
-        if wait_for(store.exists(key)):
+        if isinstance(store, ObjectStore):
+            return _create_obstore(store, key, data)
+        if _exists(store, key):
             return False
         wait_for(store.set_if_not_exists(key, _buffer(data)))
         return True
@@ -209,7 +211,7 @@ def exists(store: Store, key: str) -> bool:
     with translating(describe(store), f"look for {_checked(key)}"):
         if isinstance(store, LocalStore):
             return local.exists(_path(store, key))
-        return wait_for(store.exists(key))
+        return _exists(store, key)
 
 
 def list_sizes(store: Store, prefix: str) -> dict[str, int]:
@@ -248,9 +250,10 @@ def list_sizes(store: Store, prefix: str) -> dict[str, int]:
         if isinstance(store, LocalStore):
             return local.list_sizes(_path(store, prefix))
         if isinstance(store, FsspecStore):
-            found = {
-                _name(item["name"]): item["size"] for item in _ls(store, prefix) if item["type"] == "file"
-            }
+            listed = [(item["name"], item["size"]) for item in _ls(store, prefix) if item["type"] == "file"]
+            found = {_name(path): size for path, size in listed}
+        elif isinstance(store, ObjectStore):
+            found = {_name(item["path"]): item["size"] for item in _ls_obstore(store, prefix)["objects"]}
         else:
             found = wait_for(_sizes(store, prefix))
         return {name: size for name, size in found.items() if not _is_temporary(name)}
@@ -289,8 +292,9 @@ def list_dirs(store: Store, prefix: str) -> list[str]:
             return local.list_dirs(_path(store, prefix))
         if isinstance(store, FsspecStore):
             return sorted(_name(item["name"]) for item in _ls(store, prefix) if item["type"] == "directory")
-        names = set(collect(store.list_dir(f"{prefix}/")))
-        return sorted(name for name in names if not wait_for(store.exists(f"{prefix}/{name}")))
+        if isinstance(store, ObjectStore):
+            return sorted(_name(path) for path in _ls_obstore(store, prefix)["common_prefixes"])
+        return wait_for(_dirs(store, prefix))
 
 
 def delete(store: Store, key: str) -> None:
@@ -317,7 +321,7 @@ def delete(store: Store, key: str) -> None:
         _check_writable(store)
         if isinstance(store, LocalStore):
             local.delete(_path(store, key))
-        elif wait_for(store.exists(key)):
+        elif _exists(store, key):
             wait_for(store.delete(key))
 
 
@@ -429,6 +433,13 @@ def _set(store: Store, key: str, data: Buffer) -> None:
         wait_for(store.set(key, _buffer(data)))
 
 
+def _exists(store: Store, key: str) -> bool:
+    if isinstance(store, FsspecStore):
+        # Its own answer is True for prefixes too.
+        return bool(wait_for(store.fs._isfile(f"{store.path.rstrip('/')}/{key}")))
+    return wait_for(store.exists(key))
+
+
 def _scheme(store: FsspecStore) -> str:
     protocol = store.fs.protocol
     return protocol if isinstance(protocol, str) else str(protocol[0])
@@ -442,6 +453,29 @@ def _ls(store: FsspecStore, prefix: str) -> list[dict[str, Any]]:
         return list(wait_for(store.fs._ls(path, detail=True)))
     except FileNotFoundError:
         return []
+
+
+def _ls_obstore(store: ObjectStore[Any], prefix: str) -> Any:
+    # Zarr's own listing leaves the sizes out. The package is there, or there were no such store.
+    import obstore
+
+    return obstore.list_with_delimiter(store.store, prefix=prefix)
+
+
+def _create_obstore(store: ObjectStore[Any], key: str, data: Buffer) -> bool:
+    import obstore
+
+    try:
+        # Zarr's set_if_not_exists does the same and does not say which it was.
+        obstore.put(store.store, key, data, mode="create", use_multipart=False)
+    except obstore.exceptions.AlreadyExistsError:
+        return False
+    return True
+
+
+async def _dirs(store: Store, prefix: str) -> list[str]:
+    names = {name async for name in store.list_dir(f"{prefix}/")}
+    return sorted([name for name in names if not await store.exists(f"{prefix}/{name}")])
 
 
 async def _sizes(store: Store, prefix: str) -> dict[str, int]:

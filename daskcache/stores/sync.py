@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 # Private, and the only way to share Zarr's event loop. Sessions of remote file systems belong to the loop
@@ -10,7 +10,7 @@ from typing import Any
 # and lives in a thread of its own, so that a caller's running loop does not matter.
 from zarr.core.sync import sync as _run_in_zarr_loop
 
-__all__ = ["collect", "wait_for"]
+__all__ = ["wait_for"]
 
 
 def wait_for[T](coroutine: Coroutine[Any, Any, T]) -> T:
@@ -37,29 +37,3 @@ def wait_for[T](coroutine: Coroutine[Any, Any, T]) -> T:
     False
     """
     return _run_in_zarr_loop(coroutine)
-
-
-def collect[T](items: AsyncIterator[T]) -> list[T]:
-    """Give what an asynchronous iterator gives.
-
-    Parameters
-    ----------
-    items : async iterator
-        Such as a store's listing.
-
-    Returns
-    -------
-    list
-        All of it.
-
-    Examples
-    --------
-    >>> from zarr.storage import MemoryStore
-    >>> collect(MemoryStore().list())
-    []
-    """
-
-    async def gather() -> list[T]:
-        return [item async for item in items]
-
-    return wait_for(gather())

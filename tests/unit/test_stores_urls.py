@@ -1,0 +1,109 @@
+"""Stores from URLs."""
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+from zarr.storage import FsspecStore, LocalStore, MemoryStore
+
+from daskcache import stores
+from daskcache.errors import InvalidInputError, MissingExtraError, StoreError
+from daskcache.stores.faults import redact, translating
+
+
+def test_paths_are_local_stores(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for url in (
+        str(tmp_path / "a b"),
+        tmp_path / "a b",
+        f"file://{tmp_path}/a%20b",
+        "a b",
+        "~/a b",
+        f"local://{tmp_path}/a b",
+    ):
+        store = stores.open(url)
+        assert type(store) is LocalStore
+        assert os.fspath(store.root) == str(tmp_path / "a b")
+    assert not (tmp_path / "a b").exists()
+
+
+def test_one_store_for_each_url_and_process(tmp_path):
+    assert stores.open(tmp_path) is stores.open(tmp_path)
+    assert stores.open(tmp_path) is not stores.open(tmp_path, read_only=True)
+    assert stores.open(tmp_path, read_only=True).read_only
+
+
+def test_memory_is_shared_by_name():
+    a = stores.open("memory://one/two")
+    assert type(a) is MemoryStore
+    stores.put(a, "x", b"1")
+    assert stores.get(stores.open("memory://one/two", read_only=True), "x") == b"1"
+    assert stores.get(stores.open("memory://other"), "x") is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_stores_are_opened_anew_after_a_fork(tmp_path):
+    store = stores.open(tmp_path)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if stores.open(tmp_path) is not store else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert stores.open(tmp_path) is store
+
+
+def test_other_urls_go_through_fsspec():
+    store = stores.open("s3://bucket/some/prefix/", key="k", secret="hidden")
+    assert type(store) is FsspecStore
+    assert store.path == "bucket/some/prefix"
+    assert stores.describe(store) == "s3://bucket/some/prefix"
+    assert store.fs.asynchronous
+    assert stores.open("s3://bucket/x", config_kwargs={"a": []}) is not None
+
+
+@pytest.mark.parametrize("url", ["", "nonsense://a", "file://host/path"])
+def test_what_cannot_be_opened_is_said(url):
+    with pytest.raises(InvalidInputError):
+        stores.open(url)
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(MissingExtraError, match=r"gs://bucket needs.*install daskcache\[gcs\]") as caught:
+        stores.open("gs://me:secret@bucket")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("s3://key:secret@bucket/a?versionId=3#frag", "s3://bucket/a"),
+        ("https://user@host:80/a/b", "https://host:80/a/b"),
+        ("simplecache::s3://k:s@bucket/a", "simplecache::s3://bucket/a"),
+        ("/data/cache", "/data/cache"),
+        ("/data/what?#is", "/data/what?#is"),
+        ("memory://a", "memory://a"),
+    ],
+)
+def test_names_hold_no_secrets(url, name):
+    assert stores.describe(url) == name
+
+
+def test_errors_hold_no_secrets():
+    with pytest.raises(StoreError) as caught, translating("s3://bucket", "read a"):
+        raise RuntimeError("GET https://me:pass@host/a?X-Amz-Signature=abc: 503")
+    assert "host/a: 503" in redact(str(caught.value)).replace("?", "") or "https://host/a" in str(
+        caught.value
+    )
+    assert "pass" not in str(caught.value)
+    assert "abc" not in str(caught.value)
+    assert type(pickle.loads(pickle.dumps(caught.value))) is StoreError
+
+
+def test_importing_needs_no_client_library():
+    code = "import sys; from daskcache import stores; print([m for m in ('s3fs', 'obstore', 'gcsfs', 'aiohttp') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
