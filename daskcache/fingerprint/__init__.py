@@ -1,0 +1,18 @@
+"""An object's identity: digests of values, code and sources that are the same in every process."""
+
+from daskcache.fingerprint.declare import fingerprint_as, version
+from daskcache.fingerprint.digest import DIGEST_SIZE, RULES, Digester
+from daskcache.fingerprint.objects import Fingerprinter, fingerprint, register
+from daskcache.fingerprint.units import check_code_units
+
+__all__ = [
+    "DIGEST_SIZE",
+    "RULES",
+    "Digester",
+    "Fingerprinter",
+    "check_code_units",
+    "fingerprint",
+    "fingerprint_as",
+    "register",
+    "version",
+]

@@ -1,0 +1,133 @@
+"""What a class is: a name and a version where it is installed, all that its body made where it is the user's."""
+
+from __future__ import annotations
+
+import enum
+import sys
+import types
+from typing import TYPE_CHECKING, Any
+
+from daskcache.fingerprint.callables import compiled_code, resolves
+from daskcache.fingerprint.code import ENVIRONMENT, declared_node, name_sentinel
+from daskcache.fingerprint.declare import declared
+from daskcache.fingerprint.plain import combine_items
+from daskcache.fingerprint.registry import Node, handles
+
+if TYPE_CHECKING:
+    from daskcache.fingerprint.objects import Fingerprinter
+
+__all__ = ["class_node", "derived_names", "enum_member"]
+
+# What Python makes of a class body by itself, documentation, annotations, and what fills up later.
+_NOT_OF_THE_BODY = frozenset(
+    "__module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __annotate__ __annotate_func__ "
+    "__annotations_cache__ __firstlineno__ __static_attributes__ __slotnames__ __abstractmethods__ _abc_impl "
+    "__parameters__ __orig_bases__ __type_params__ __dataclass_params__ __signature__ __subclasshook__ "
+    "__protocol_attrs__ _is_protocol _is_runtime_protocol __non_callable_proto_members__ __classdictcell__".split()
+)
+_OF_PYTHON = frozenset({"builtins", "abc", "enum", "typing", "types"})
+
+
+def class_node(fp: Fingerprinter, obj: type) -> bytes | Node:
+    """Give the digest or the node of a class."""
+    declaration = declared(obj)
+    if declaration is not None:
+        return declared_node(fp, obj, declaration.value, declaration.is_whole)
+    module, name = obj.__module__, obj.__qualname__
+    is_users = fp.home(module).kind == "user"
+    if not is_users and (resolves(module, name, obj) or "<" not in name):
+        return fp.digester.digest(b"class", fp.home_digest(module), module.encode(), name.encode())
+    if isinstance(obj, enum.EnumMeta):
+        return _enum_class(fp, obj)
+    own = [ENVIRONMENT, obj.__name__.encode("utf-8", "surrogatepass")]
+    own.append(compiled_code(module) if is_users else fp.home_digest(module))
+    names = ["metaclass", *(f"base {base.__qualname__}" for base in obj.__bases__)]
+    children: list[Any] = [type(obj), *obj.__bases__]
+    for key, value in sorted(vars(obj).items()):
+        if key not in _NOT_OF_THE_BODY and not _is_made_by_type(obj, key, value):
+            names.append(f"attribute {key}")
+            children.append(name_sentinel(key, value))
+    if type(obj).__module__ not in _OF_PYTHON:
+        # A library's metaclass, as pydantic's, may well act on annotations.
+        for key, value in sorted(getattr(obj, "__annotations__", {}).items()):
+            names.append(f"annotation {key}")
+            children.append(value)
+    encoded = [name.encode("utf-8", "surrogatepass") for name in names]
+
+    def combine(parts: Any) -> bytes:
+        return fp.combine(
+            b"user class", [*own, *(part for pair in zip(encoded, parts, strict=True) for part in pair)]
+        )
+
+    return Node(children, combine, [f"class {name_of(obj)} → {label}" for label in names])
+
+
+def name_of(obj: type) -> str:
+    """Give a class's name for messages."""
+    return obj.__qualname__
+
+
+def _is_made_by_type(obj: type, key: str, value: object) -> bool:
+    """Whether an entry is a slot's descriptor, which ``__slots__`` says as well."""
+    return (
+        isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
+        and value.__objclass__ is obj
+        and isinstance(vars(obj).get("__slots__"), str | tuple | list | dict)
+    )
+
+
+def _enum_class(fp: Fingerprinter, obj: enum.EnumMeta) -> Node:
+    """Members by name and value, in order, and what the user defined besides; not enum's own tables of them."""
+    members = {name: member.value for name, member in obj.__members__.items()}
+    inherited = [base for base in obj.__bases__ if base is not object]
+    defined = {
+        key: value
+        for key, value in vars(obj).items()
+        if key not in members
+        and key not in _NOT_OF_THE_BODY
+        and (not key.startswith("_") or key in {"_missing_", "__call__", "__str__", "__format__", "__init__"})
+        and not _is_enums_own(key, value)
+    }
+    return Node(
+        (tuple(members), list(members.values()), inherited, defined),
+        lambda parts: fp.combine(b"enum class", [ENVIRONMENT, obj.__name__.encode(), *parts]),
+        (f"class {name_of(obj)} → names", "values", "bases", "attributes"),
+    )
+
+
+def _is_enums_own(key: str, value: object) -> bool:
+    return vars(enum.Enum).get(key) is value or vars(enum.Flag).get(key) is value
+
+
+def enum_member(fp: Fingerprinter, obj: enum.Enum) -> Node:
+    """Make the node of a member of an enumeration."""
+    return combine_items(fp, b"enum", (type(obj), obj.name, obj.value))
+
+
+def derived_names(kind: type) -> frozenset[str]:
+    """Name the attributes that a class computes when they are first asked for and then keeps on the instance."""
+    return frozenset(
+        name
+        for base in kind.__mro__
+        for name, value in vars(base).items()
+        if type(value).__name__ == "cached_property"
+    )
+
+
+@handles("types:DynamicClassAttribute", "enum:property")
+def _dynamic_attribute(fp: Fingerprinter, obj: Any) -> Node:
+    return Node((obj.fget, obj.fset, obj.fdel), lambda parts: fp.combine(b"dynamic", parts))
+
+
+@handles("dataclasses:Field")
+def _field(fp: Fingerprinter, obj: Any) -> Node:
+    """A dataclass's field without its type, which is an annotation."""
+    missing = sys.modules["dataclasses"].MISSING
+    given = {
+        key: value
+        for key, value in (("default", obj.default), ("default_factory", obj.default_factory))
+        if value is not missing
+    }
+    flags = (obj.name, obj.init, obj.repr, obj.hash, obj.compare, obj.kw_only, dict(obj.metadata))
+    kind = getattr(getattr(obj, "_field_type", None), "name", None)
+    return combine_items(fp, b"field", (*flags, kind, given))

@@ -1,0 +1,297 @@
+"""What a function is: a distribution's version stands for what is installed, its code and all it reads for the rest."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterator
+from types import CellType, FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any
+
+from daskcache.errors import UncacheableError
+from daskcache.fingerprint.bytecode import Import, Read, read_code
+from daskcache.fingerprint.callables import resolves
+from daskcache.fingerprint.declare import declared
+from daskcache.fingerprint.distributions import find_home
+from daskcache.fingerprint.impure import find_impurity, find_named_impurity
+from daskcache.fingerprint.plain import combine_items
+from daskcache.fingerprint.registry import Node, handles
+
+if TYPE_CHECKING:
+    from daskcache.fingerprint.objects import Fingerprinter
+
+__all__ = ["ENVIRONMENT", "declared_node", "name_sentinel", "unit_of"]
+
+ENVIRONMENT = (
+    f"{sys.implementation.name} {sys.version_info.major}.{sys.version_info.minor} -O{sys.flags.optimize}"
+).encode()
+"""What compiles the user's code: the same source is other bytecode, with other effects, elsewhere."""
+
+_COVERED_BY_VERSION = (FunctionType, type, type(len))
+_UNRESOLVED = "<unresolved>"
+
+
+class _Name:
+    """Stands for a bare ``object()``, which is nothing but the name it goes by."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+@handles("daskcache:_Name")
+def _name(fp: Fingerprinter, obj: _Name) -> bytes:
+    return fp.digester.digest(b"name", obj.name.encode())
+
+
+class _Installed:
+    """Stands for a module that a function's body imports, loaded already or not."""
+
+    __slots__ = ("module",)
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+
+@handles("daskcache:_Installed")
+def _installed_module(fp: Fingerprinter, obj: _Installed) -> bytes:
+    return fp.digester.digest(b"module", fp.home_digest(obj.module), obj.module.encode())
+
+
+def name_sentinel(name: str, value: object) -> object:
+    """Give a value, or a stand-in where it is a bare ``object()`` that only its name tells from another."""
+    return _Name(name) if type(value) is object else value
+
+
+class _Parts:
+    """Collects a function's parts that are objects, each with the name under which it counts and is reported."""
+
+    __slots__ = ("children", "labels", "names")
+
+    def __init__(self) -> None:
+        self.children: list[Any] = []
+        self.labels: list[str] = []
+        self.names: list[bytes] = []
+
+    def add(self, kind: str, name: str, value: object) -> None:
+        label = f"{kind} {name}"
+        if label not in self.labels:
+            self.children.append(name_sentinel(name, value))
+            self.labels.append(label)
+            self.names.append(label.encode("utf-8", "surrogatepass"))
+
+    def node(self, fp: Fingerprinter, tag: bytes, own: list[bytes], title: str) -> Node:
+        names = self.names
+
+        def combine(parts: Any) -> bytes:
+            return fp.combine(tag, [*own, *(part for pair in zip(names, parts, strict=True) for part in pair)])
+
+        return Node(self.children, combine, [f"function {title} → {label}" for label in self.labels])
+
+
+@handles("builtins:function")
+def _function(fp: Fingerprinter, func: FunctionType) -> bytes | Node:
+    module = func.__globals__.get("__name__")
+    declaration = declared(func)
+    if declaration is not None:
+        return declared_node(fp, func, declaration.value, declaration.is_whole)
+    if fp.home(module).kind == "user":
+        return _users(fp, func)
+    return _installed(fp, func, module)
+
+
+def declared_node(fp: Fingerprinter, target: Any, value: object, is_whole: bool) -> Node:
+    """Make the node of what has a declared identity."""
+    if is_whole:
+        return combine_items(fp, b"declared as", (value,))
+    parts = _Parts()
+    parts.add("declared", "version", value)
+    if isinstance(target, FunctionType):
+        _add_defaults(parts, target)
+        _add_closure(parts, target)
+    names = (str(target.__module__), str(target.__qualname__)) if hasattr(target, "__qualname__") else ("", "")
+    return parts.node(fp, b"declared", [name.encode() for name in names], names[1])
+
+
+def _installed(fp: Fingerprinter, func: FunctionType, module: str) -> Node:
+    code = func.__code__
+    parts = _Parts()
+    own = [fp.home_digest(module), module.encode(), code.co_qualname.encode()]
+    is_importable = resolves(module, func.__qualname__, func) or resolves(module, code.co_qualname, func)
+    if not is_importable:
+        # A qualified name that leads elsewhere may belong to many: dask's wrapped sin and cos share theirs.
+        own.append(read_code(code).digest)
+    if _is_single_dispatch(func):
+        for kind, implementation in func.registry.items():  # type: ignore[attr-defined]
+            parts.add("implementation for", f"{kind.__module__}.{kind.__qualname__}", implementation)
+        return parts.node(fp, b"singledispatch", own, func.__qualname__)
+    _add_defaults(parts, func)
+    # Decorators leave signatures, memos and warnings' texts in the closures of what can be imported. The version
+    # covers what the import made of them; what may have been put there since is plain, or code.
+    def keep(value: object) -> bool:
+        return not is_importable or _is_plain_or_code(fp, value)
+
+    _add_closure(parts, func, keep)
+    for name, value in sorted(func.__dict__.items()):
+        if not name.startswith("__daskcache_") and keep(value):
+            parts.add("attribute", name, value)
+    return parts.node(fp, b"installed", own, func.__qualname__)
+
+
+def _is_plain_or_code(fp: Fingerprinter, value: object) -> bool:
+    return isinstance(value, _COVERED_BY_VERSION) or (
+        not isinstance(value, list | dict) and fp.leaf(value) is not None
+    )
+
+
+def _is_single_dispatch(func: FunctionType) -> bool:
+    return func.__code__.co_qualname == "singledispatch.<locals>.wrapper" and hasattr(func, "registry")
+
+
+def _users(fp: Fingerprinter, func: FunctionType) -> Node:
+    facts = read_code(func.__code__)
+    parts = _Parts()
+    _add_defaults(parts, func)
+    closure = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
+    for name, cell in closure.items():
+        content = _content(cell)
+        if not isinstance(content, ModuleType):
+            parts.add("closure", name, content)
+    title = func.__qualname__
+    for read in facts.closure:
+        content = _content(closure[read.name])
+        _add_read(fp, parts, "closure", read.name, content, read.attributes, read.call, title)
+    missing = object()
+    builtins = func.__builtins__
+    for read in facts.globals:
+        value = func.__globals__.get(read.name, missing)
+        if value is missing:
+            value = builtins.get(read.name, missing)
+        if value is missing:
+            parts.add("unresolved", read.name, None)
+            continue
+        _add_read(fp, parts, "global", read.name, value, read.attributes, read.call, title)
+    for target in facts.imports:
+        _add_import(fp, parts, func, target, title)
+    for name, value in sorted(func.__dict__.items()):
+        if not name.startswith("__daskcache_"):
+            parts.add("attribute", name, value)
+    own = [ENVIRONMENT, func.__name__.encode("utf-8", "surrogatepass"), facts.digest]
+    return parts.node(fp, b"function", own, title)
+
+
+def _add_defaults(parts: _Parts, func: FunctionType) -> None:
+    for position, value in enumerate(func.__defaults__ or ()):
+        parts.add("default", str(position), value)
+    for name, value in sorted((func.__kwdefaults__ or {}).items()):
+        parts.add("default", name, value)
+
+
+def _add_closure(parts: _Parts, func: FunctionType, keep: Callable[[object], bool] | None = None) -> None:
+    for name, cell in zip(func.__code__.co_freevars, func.__closure__ or (), strict=True):
+        content = _content(cell)
+        if keep is None or keep(content):
+            parts.add("closure", name, content)
+
+
+def _content(cell: CellType) -> object:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return _Name("<empty>")
+
+
+def _add_read(
+    fp: Fingerprinter,
+    parts: _Parts,
+    kind: str,
+    name: str,
+    value: object,
+    attributes: tuple[str, ...],
+    call: str,
+    title: str,
+) -> None:
+    """Add what a name stands for; of the user's modules only what is read of them."""
+    for seen, rest in _follow(value, attributes):
+        _refuse(find_impurity(seen, rest, call), title, f"{kind} {'.'.join((name, *attributes))}")
+    shown = name
+    while isinstance(value, ModuleType) and attributes and fp.home(value.__name__).kind == "user":
+        module = value
+        value = _member(module, attributes[0])
+        shown = f"{shown}.{attributes[0]}"
+        if not isinstance(value, ModuleType):
+            fp.note_unit(module.__name__, attributes[0], value)
+        attributes = attributes[1:]
+    if kind != "closure" or shown != name or isinstance(value, ModuleType):
+        parts.add(kind, shown, value)
+
+
+def _refuse(why: str | None, title: str, step: str) -> None:
+    """Raise where code is known to depend on more than it is given."""
+    if why is not None:
+        raise UncacheableError(why, (f"function {title}", step))
+
+
+def _follow(value: object, attributes: tuple[str, ...]) -> Iterator[tuple[object, tuple[str, ...]]]:
+    """Go along a chain of attributes, through modules, without loading any."""
+    yield value, attributes
+    while isinstance(value, ModuleType) and attributes:
+        value = vars(value).get(attributes[0])
+        attributes = attributes[1:]
+        if value is None:
+            return
+        yield value, attributes
+
+
+def _member(module: ModuleType, name: str) -> object:
+    """Read a name of a user's module; a submodule of a package is loaded, as the code itself would have to."""
+    found = vars(module).get(name, _UNRESOLVED)
+    if found is not _UNRESOLVED:
+        return found
+    dotted = f"{module.__name__}.{name}"
+    if hasattr(module, "__path__") and importlib.util.find_spec(dotted) is not None:
+        return importlib.import_module(dotted)
+    return getattr(module, name, _Name(_UNRESOLVED))
+
+
+def _add_import(fp: Fingerprinter, parts: _Parts, func: FunctionType, target: Import, title: str) -> None:
+    """Add what a body imports by itself: the user's modules by what is read of them, others by version."""
+    package = func.__globals__.get("__package__")
+    if target.level and not package:
+        parts.add("unresolved", f"import {'.' * target.level}{target.module}", None)
+        return
+    name = "." * target.level + target.module
+    full = importlib.util.resolve_name(name, package) if target.level else target.module
+    bound = full.partition(".")[0] if target.from_root else full
+    kind = fp.home(full).kind
+    if kind != "installed" and full not in sys.modules:
+        # The call would load it as well. What is installed is known by its version, loaded or not.
+        try:
+            importlib.import_module(full)
+        except ImportError:
+            parts.add("unresolved", f"import {bound}", None)
+            return
+    module = sys.modules.get(bound)
+    if kind == "user" and module is not None:
+        _add_read(fp, parts, "import", bound, module, target.attributes, target.call, title)
+        return
+    dotted = ".".join((bound, *target.attributes))
+    _refuse(find_named_impurity(dotted, target.call), title, f"import {dotted}")
+    for seen, rest in _follow(module, target.attributes):
+        _refuse(find_impurity(seen, rest, target.call), title, f"import {dotted}")
+    parts.add("import", bound, _Installed(full))
+
+
+@handles("builtins:code")
+def _code(fp: Fingerprinter, obj: Any) -> bytes:
+    return fp.digester.digest(b"code", ENVIRONMENT, read_code(obj).digest)
+
+
+def unit_of(fp: Fingerprinter, obj: Any) -> tuple[str, str] | None:
+    """Give the name under which another process finds a function or class of the user's, if it can be imported."""
+    module, name = getattr(obj, "__module__", None), obj.__qualname__
+    if not isinstance(module, str) or module == "__main__" or fp.home(module).kind != "user" or not resolves(module, name, obj):
+        return None
+    return module, name

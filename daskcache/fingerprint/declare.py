@@ -1,0 +1,137 @@
+"""What a user declares about a function's identity, in place of what the walk would find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import CodeType, FunctionType
+from typing import Any, TypeVar
+
+from daskcache.errors import InvalidInputError
+
+__all__ = ["Declaration", "declared", "fingerprint_as", "version"]
+
+_T = TypeVar("_T", bound=Callable[..., Any])
+_ATTRIBUTE = "__daskcache_declared__"
+
+
+class Declaration:
+    """An identity that stands for a function's or a class's code.
+
+    Parameters
+    ----------
+    value : object
+        The identity.
+    is_whole : bool
+        Whether it is all there is to it; otherwise module, qualified name, defaults and closure count as well.
+    code : code or None
+        The function's code. ``functools.wraps`` copies attributes on to wrappers, which are other functions.
+    """
+
+    __slots__ = ("code", "is_whole", "value")
+
+    def __init__(self, value: object, is_whole: bool, code: CodeType | None) -> None:
+        self.value = value
+        self.is_whole = is_whole
+        self.code = code
+
+    def __reduce__(self) -> tuple[type[Declaration], tuple[object, bool, CodeType | None]]:
+        return Declaration, (self.value, self.is_whole, self.code)
+
+
+def version(number: str) -> Callable[[_T], _T]:
+    """Declare a version to stand for a function's code.
+
+    The function's body, and what it reads, no longer count: its identity is its module, its qualified name, this
+    version, and its defaults and closure values. Use it where a body opens files, reads a clock or the
+    environment in ways that do not matter, or where edits shall not invalidate what is stored; change the version
+    where they shall.
+
+    Parameters
+    ----------
+    number : str
+        Any string.
+
+    Returns
+    -------
+    callable
+        A decorator of functions and classes, which gives them back.
+
+    Raises
+    ------
+    InvalidInputError
+        The version is no string, or what is decorated takes no attributes; wrap it in a ``def``.
+
+    Examples
+    --------
+    >>> from daskcache.fingerprint import fingerprint
+    >>> @version("1")
+    ... def read_offset():
+    ...     return float(open("offset.txt").read())
+    >>> before = fingerprint(read_offset)
+    >>> @version("2")
+    ... def read_offset():
+    ...     return float(open("offset.txt").read())
+    >>> fingerprint(read_offset) == before
+    False
+    """
+    if not isinstance(number, str):
+        raise InvalidInputError(f"version({number!r}): expected a string, such as version('1')")
+    return lambda target: _declare(target, number, is_whole=False)
+
+
+def fingerprint_as(*values: object) -> Callable[[_T], _T]:
+    """Declare values to be the whole identity of a function.
+
+    Whatever is declared as the same values counts as the same function, wherever it stands.
+
+    Parameters
+    ----------
+    *values
+        Any values with an identity themselves, such as strings and numbers.
+
+    Returns
+    -------
+    callable
+        A decorator of functions and classes, which gives them back.
+
+    Raises
+    ------
+    InvalidInputError
+        No value is given, or what is decorated takes no attributes; wrap it in a ``def``.
+
+    Examples
+    --------
+    >>> from daskcache.fingerprint import fingerprint
+    >>> one = fingerprint_as("regrid", 3)(lambda x: x)
+    >>> other = fingerprint_as("regrid", 3)(lambda x: x + 0)
+    >>> fingerprint(one) == fingerprint(other)
+    True
+    """
+    if not values:
+        raise InvalidInputError("fingerprint_as() needs at least one value to be the function's identity")
+    return lambda target: _declare(target, values, is_whole=True)
+
+
+def declared(target: Any) -> Declaration | None:
+    """Find what is declared about a function, class or instance itself, not about what it wraps or derives from."""
+    try:
+        found = vars(target).get(_ATTRIBUTE)
+    except TypeError:
+        return None
+    if isinstance(found, Declaration) and found.code == _code_of(target):
+        return found
+    return None
+
+
+def _declare(target: _T, value: object, *, is_whole: bool) -> _T:
+    try:
+        setattr(target, _ATTRIBUTE, Declaration(value, is_whole, _code_of(target)))
+    except (AttributeError, TypeError) as error:
+        raise InvalidInputError(
+            f"{target!r} takes no attributes; wrap it in a def and decorate that"
+        ) from error
+    return target
+
+
+def _code_of(target: object) -> CodeType | None:
+    return target.__code__ if isinstance(target, FunctionType) else None

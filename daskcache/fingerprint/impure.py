@@ -1,0 +1,170 @@
+"""Functions whose result depends on more than their arguments, as far as code that calls them shows it."""
+
+from __future__ import annotations
+
+import random
+import sys
+from types import BuiltinMethodType, MethodType
+from typing import Any
+
+__all__ = ["find_impurity", "find_named_impurity"]
+
+_DECLARE = "declare the function with @daskcache.version('1') if that does not matter"
+
+_REASONS = {
+    "reads a file": (
+        "_io.open posix.open nt.open _io.open_code "
+        "io.FileIO _io.FileIO "
+        "numpy.load numpy.loadtxt numpy.genfromtxt numpy.fromfile numpy.memmap numpy.lib._npyio_impl.load "
+        "pandas.read_csv pandas.read_table pandas.read_fwf pandas.read_json pandas.read_excel pandas.read_parquet "
+        "pandas.read_pickle pandas.read_hdf pandas.read_feather pandas.read_orc pandas.read_sql pandas.read_sas "
+        "pandas.read_stata pandas.read_xml pandas.read_html pandas.read_clipboard "
+        "xarray.open_dataset xarray.open_dataarray xarray.open_mfdataset xarray.open_zarr xarray.open_datatree "
+        "xarray.open_groups xarray.load_dataset xarray.load_dataarray xarray.load_datatree "
+        "zarr.open zarr.open_array zarr.open_group zarr.load zarr.open_consolidated "
+        "netCDF4.Dataset netCDF4.MFDataset h5py.File h5netcdf.File rasterio.open cfgrib.open_dataset "
+        "fsspec.open fsspec.open_files fsspec.filesystem fsspec.open_local pyarrow.parquet.read_table "
+        "sqlite3.connect _sqlite3.connect tempfile.mkstemp tempfile.mkdtemp tempfile.NamedTemporaryFile"
+    ),
+    "looks at the file system": (
+        "posix.listdir posix.scandir posix.stat posix.lstat posix.getcwd posix.readlink posix.access "
+        "nt.listdir nt.scandir nt.stat nt.lstat nt.getcwd "
+        "os.walk os.fwalk glob.glob glob.iglob genericpath.exists genericpath.isfile genericpath.isdir "
+        "genericpath.getmtime genericpath.getsize genericpath.getctime genericpath.getatime "
+        "pathlib.Path.cwd pathlib.Path.home posixpath.expanduser ntpath.expanduser"
+    ),
+    "reads the environment": (
+        "os.getenv os.getenvb os._Environ posix.getpid posix.getppid posix.getlogin posix.uname posix.times "
+        "posix.cpu_count os.cpu_count posix.getloadavg os.getlogin platform.node platform.uname platform.platform "
+        "_socket.gethostname socket.getfqdn getpass.getuser _thread.get_ident locale.getlocale"
+    ),
+    "reads the clock": (
+        "time.time time.time_ns time.monotonic time.monotonic_ns time.perf_counter time.perf_counter_ns "
+        "time.process_time time.process_time_ns time.thread_time time.localtime time.gmtime time.ctime "
+        "time.asctime time.strftime datetime.datetime.now datetime.datetime.utcnow datetime.datetime.today "
+        "datetime.date.today pandas.Timestamp.now pandas.Timestamp.utcnow pandas.Timestamp.today"
+    ),
+    "draws unseeded random numbers": (
+        "uuid.uuid1 uuid.uuid4 posix.urandom nt.urandom posix.getrandom random.SystemRandom secrets.*"
+    ),
+    "runs or looks up code by name": (
+        "builtins.eval builtins.exec builtins.compile builtins.globals builtins.__import__ "
+        "importlib.import_module importlib.__import__ importlib.reload runpy.*"
+    ),
+    "asks the user": "builtins.input builtins.breakpoint",
+    "talks to the network": (
+        "requests.* httpx.* aiohttp.* urllib3.* urllib.request.* http.client.* socket.* _socket.* ftplib.* boto3.*"
+    ),
+    "runs another program": "subprocess.* posix.system posix.popen os.popen posix.fork",
+}
+_BY_NAME = {name: reason for reason, names in _REASONS.items() for name in names.split()}
+_BY_MODULE = {name[:-2]: reason for name, reason in _BY_NAME.items() if name.endswith(".*")}
+
+# Harmless with a seed, and not without.
+_SEEDABLE = frozenset(
+    "numpy.random.default_rng numpy.random.RandomState numpy.random.SeedSequence numpy.random.PCG64 "
+    "numpy.random.PCG64DXSM numpy.random.MT19937 numpy.random.Philox numpy.random.SFC64 random.Random "
+    "_random.Random".split()
+)
+_UNSEEDED_CALLS = frozenset({"()", "(None)"})
+_NOW = frozenset({"('now')", "('today')"})
+_NOW_TAKERS = frozenset({"numpy.datetime64", "pandas.Timestamp", "pandas.to_datetime"})
+
+
+def find_impurity(value: Any, attributes: tuple[str, ...], call: str) -> str | None:
+    """Say why code that reads a value is not a function of its arguments.
+
+    Parameters
+    ----------
+    value : object
+        What is read.
+    attributes : tuple of str
+        Attributes that the code goes on to read of it.
+    call : str
+        How the code calls the last of them, as `bytecode.Read` gives it.
+
+    Returns
+    -------
+    str or None
+        What it does, with its name; None for what is not recognised.
+
+    Examples
+    --------
+    >>> import time, datetime
+    >>> find_impurity(time.time, (), "()")
+    "reads the clock (time.time); declare the function with @daskcache.version('1') if that does not matter"
+    >>> find_impurity(datetime.datetime, ("now",), "()").partition(";")[0]
+    'reads the clock (datetime.datetime.now)'
+    """
+    for name in _names(value, attributes):
+        why = find_named_impurity(name, call)
+        if why is not None:
+            return why
+    if _is_hidden_generator(value):
+        shown = getattr(value, "__name__", repr(value))
+        module = "random" if isinstance(value.__self__, random.Random) else "numpy.random"
+        return f"draws from the process's own random state ({module}.{shown}); {_DECLARE}, or pass a seeded generator"
+    return None
+
+
+def find_named_impurity(name: str, call: str) -> str | None:
+    """Say the same of a dotted name, which need not be loaded.
+
+    Parameters
+    ----------
+    name : str
+        A dotted name, such as ``"requests.get"``.
+    call : str
+        As in `find_impurity`.
+
+    Returns
+    -------
+    str or None
+        As from `find_impurity`.
+
+    Examples
+    --------
+    >>> find_named_impurity("requests.get", "").partition(";")[0]
+    'talks to the network (requests.get)'
+    """
+    reason = _BY_NAME.get(name)
+    if reason is None:
+        reason = next((why for module, why in _BY_MODULE.items() if name.startswith(f"{module}.")), None)
+    if reason is None and name in _SEEDABLE and call in _UNSEEDED_CALLS:
+        reason = "draws unseeded random numbers"
+    if reason is None and name in _NOW_TAKERS and call in _NOW:
+        reason = "reads the clock"
+    return None if reason is None else f"{reason} ({name}); {_DECLARE}"
+
+
+def _names(value: Any, attributes: tuple[str, ...]) -> list[str]:
+    """Give the names that a value goes by: where it is defined, and from which package it is had."""
+    kind = type(value)
+    if kind.__module__ == "os" and kind.__qualname__ == "_Environ":
+        return ["os._Environ"]
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if not isinstance(name, str):
+        return []
+    if not isinstance(module, str):
+        owner = getattr(value, "__self__", None)
+        module = owner.__module__ if isinstance(owner, type) else None
+        if module is None:
+            return []
+    root = module.partition(".")[0]
+    names = [f"{module}.{name}", f"{root}.{name}"]
+    if module.startswith("numpy.random."):
+        names.append(f"numpy.random.{name}")
+    if isinstance(value, type) and attributes:
+        names += [f"{full}.{attributes[0]}" for full in names]
+    return names
+
+
+def _is_hidden_generator(value: Any) -> bool:
+    """Whether a function draws from the generator that `random` or `numpy.random` hold for everyone."""
+    if not isinstance(value, BuiltinMethodType | MethodType):
+        return False
+    owner = value.__self__
+    if owner is random.random.__self__:  # type: ignore[attr-defined]
+        return True
+    numpy_random = sys.modules.get("numpy.random")
+    return numpy_random is not None and owner is getattr(numpy_random.rand, "__self__", None)
