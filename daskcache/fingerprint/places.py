@@ -42,8 +42,6 @@ class Place(ABC):
 
     root: str
     """Absolute path or URL, without credentials and query; empty where the place has no name of its own."""
-    is_named: bool = True
-    """Whether the name of an object says which it is; else only its bytes, or references, do."""
     has_bytes: bool = True
     """Whether objects can be hashed; else they are written once, and their names say what they hold."""
 
@@ -140,7 +138,6 @@ class MemoryPlace(Place):
     """Objects in this process' memory: they have no name elsewhere, so their bytes are what identifies them."""
 
     root = "memory:"
-    is_named = False
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
         self._read = read

@@ -187,7 +187,6 @@ class ReferencesPlace(Place):
     """A set of references, kerchunk's: each key is a part of another object, or bytes of its own."""
 
     root = "reference:"
-    is_named = False
 
     def __init__(self, fs: ReferenceFileSystem) -> None:
         self._fs = fs
@@ -249,7 +248,6 @@ class IcechunkPlace(Place):
     """A snapshot of an Icechunk repository: its chunks are written once, under names of their own."""
 
     root = "icechunk:"
-    is_named = False
     has_bytes = False
 
     def __init__(self, store: Any) -> None:

@@ -156,8 +156,10 @@ class Origin(ABC):
         digest = survey.digester.digest
         place, keys, directory, total = self.objects(region)
         if survey.check in ("metadata", "none"):
-            referred = place.refer(keys if not place.is_named else [directory])
-            objects = [survey.digest_object(place, "", found) for found in referred]
+            objects = [
+                survey.digest_object(place, key, found)
+                for key, found in zip(keys, place.refer(keys), strict=True)
+            ]
         else:
             objects = [
                 survey.digest_object(place, key, found)

@@ -71,7 +71,7 @@ def trace_h5py(dataset: Any, survey: Survey) -> Origin:
             f"h5py.Dataset {dataset.name} lies in other files than the one that was opened"
         )
     place = find_file(dataset.file.filename, survey, "h5py.Dataset")
-    return ArrayOrigin(place, "", "h5py", str(dataset.name), dataset)
+    return ArrayOrigin(place, "", "h5py", str(dataset.name).lstrip("/"), dataset)
 
 
 def trace_netcdf4(variable: Any, survey: Survey) -> Origin:
@@ -80,7 +80,7 @@ def trace_netcdf4(variable: Any, survey: Survey) -> Origin:
     place = find_file(group.filepath(), survey, "netCDF4.Variable")
     switches = ("mask", "scale", "always_mask", "chartostring")
     options = [f"{name}={getattr(variable, name, None)}" for name in switches]
-    return ArrayOrigin(place, "", "netCDF4", f"{group.path.strip('/')}/{variable.name}", variable, options)
+    return ArrayOrigin(place, "", "netCDF4", f"{group.path}/{variable.name}".lstrip("/"), variable, options)
 
 
 def trace_memmap(array: np.memmap[Any, Any], survey: Survey) -> Origin | None:

@@ -64,6 +64,12 @@ RELIED_ON: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "xarray.backends.file_manager:PickleableFileManager": (("_args", "_kwargs"), "files opened as objects"),
     "xarray.backends.file_manager:DummyFileManager": (("acquire",), "files that were open already"),
+    "cfgrib.xarray_plugin:CfGribArrayWrapper": (("array",), "GRIB files"),
+    "cfgrib.dataset:OnDiskArray": (("index", "field_id_index", "missing_value", "geo_ndim"), "GRIB files"),
+    "rioxarray._io:RasterioArrayWrapper": (
+        ("manager", "lock", "vrt_params", "masked", "mask_and_scale", "_unsigned_dtype", "_fill_value"),
+        "GeoTIFF files",
+    ),
 }
 """Class to the attributes that are read of it, and what can no longer be cached when one of them moves."""
 
@@ -167,14 +173,21 @@ def _zarr(array: Any, survey: Survey, find: Find) -> Trace:
     return _with(trace, steps=(*trace.steps, Step("zarr", str(array.dtype))))
 
 
-class _StoreOrigin(ArrayOrigin):
-    """A variable of one of xarray's data stores."""
+class _ManagedOrigin(ArrayOrigin):
+    """An array in a file that one of xarray's file managers keeps open."""
 
-    def __init__(self, array: Any, place: Place, kind: str, options: Sequence[str] = ()) -> None:
-        store = array.datastore
-        group = (getattr(store, "_group", None) or "").strip("/")
-        super().__init__(place, "", kind, f"{group}/{array.variable_name}".lstrip("/"), array, options)
-        self._store = store
+    def __init__(
+        self,
+        array: Any,
+        place: Place,
+        kind: str,
+        variable: str,
+        manager: Any,
+        lock: Any,
+        options: Sequence[str] = (),
+    ) -> None:
+        super().__init__(place, "", kind, variable, array, options)
+        self._manager, self._lock = manager, lock
 
     @override
     def refresh(self) -> None:
@@ -182,21 +195,31 @@ class _StoreOrigin(ArrayOrigin):
 
         A handle that stays open while its file is replaced or rewritten reads the old data.
         """
-        manager = self._store._manager
-        if class_name(type(manager)) != "xarray.backends.file_manager:CachingFileManager":
+        kind = class_name(type(self._manager))
+        if kind == "rioxarray._io:URIManager":
+            # One handle for each thread, of which only this thread's can be closed.
+            self._manager.close()
+        if kind != "xarray.backends.file_manager:CachingFileManager":
             return
         stamp = self.place.look([self.key], self.key, 1)[0].stamp
         # The reads hold the same lock from taking the handle to having the data.
-        with self._store.lock:
-            if _RENEWED.get(manager._key) == stamp:
+        with self._lock:
+            if _RENEWED.get(self._manager._key) == stamp:
                 return
             with warnings.catch_warnings():
                 # scipy's maps cannot be closed while an array of theirs lives; the handle is let go all the same.
                 warnings.simplefilter("ignore", RuntimeWarning)
-                manager.close(needs_lock=False)
+                self._manager.close(needs_lock=False)
             if len(_RENEWED) >= _MAX_RENEWED:
                 _RENEWED.clear()
-            _RENEWED[manager._key] = stamp
+            _RENEWED[self._manager._key] = stamp
+
+
+def _trace_stored(array: Any, place: Place, kind: str, options: Sequence[str] = ()) -> Trace:
+    store = array.datastore
+    group = (getattr(store, "_group", None) or "").strip("/")
+    variable = f"{group}/{array.variable_name}".lstrip("/")
+    return trace_whole(_ManagedOrigin(array, place, kind, variable, store._manager, store.lock, options))
 
 
 def _netcdf4(array: Any, survey: Survey, find: Find) -> Trace:
@@ -206,7 +229,7 @@ def _netcdf4(array: Any, survey: Survey, find: Find) -> Trace:
     if options.get("memory") is not None or options.get("diskless"):
         raise UncacheableError("NetCDF4ArrayWrapper reads a dataset in memory; open it from its file")
     place = find_file(store._filename, survey, "NetCDF4ArrayWrapper")
-    return trace_whole(_StoreOrigin(array, place, "xarray netcdf4"))
+    return _trace_stored(array, place, "xarray netcdf4")
 
 
 def _h5netcdf(array: Any, survey: Survey, find: Find) -> Trace:
@@ -223,7 +246,7 @@ def _h5netcdf(array: Any, survey: Survey, find: Find) -> Trace:
         _refuse_remote(store, "H5NetCDFArrayWrapper")
         place = find_file(store._filename, survey, "H5NetCDFArrayWrapper")
     decodes = getattr(manager, "_kwargs", {}).get("decode_vlen_strings")
-    return trace_whole(_StoreOrigin(array, place, "xarray h5netcdf", (f"decode_vlen_strings={decodes}",)))
+    return _trace_stored(array, place, "xarray h5netcdf", (f"decode_vlen_strings={decodes}",))
 
 
 def _scipy(array: Any, survey: Survey, find: Find) -> Trace:
@@ -232,7 +255,40 @@ def _scipy(array: Any, survey: Survey, find: Find) -> Trace:
         place = find_file(manager._args[0], survey, "ScipyArrayWrapper")
     else:
         place = find_file_object(manager.acquire().fp, survey, "ScipyArrayWrapper")
-    return trace_whole(_StoreOrigin(array, place, "xarray scipy"))
+    return _trace_stored(array, place, "xarray scipy")
+
+
+def _cfgrib(array: Any, survey: Survey, find: Find) -> Trace:
+    fields = array.array
+    if isinstance(fields, np.ndarray):
+        return trace_whole(MemoryOrigin(fields))
+    place = find_file(fields.index.fieldset.path, survey, "CfGribArrayWrapper")
+    # Which messages of the file lie where in the array.
+    layout = sorted((repr(position), repr(messages)) for position, messages in fields.field_id_index.items())
+    options = (f"missing={fields.missing_value!r}", f"geo_ndim={fields.geo_ndim}", repr(layout))
+    return trace_whole(ArrayOrigin(place, "", "cfgrib", "", array, options))
+
+
+def _rasterio(array: Any, survey: Survey, find: Find) -> Trace:
+    if array.vrt_params is not None:
+        raise UncacheableError("RasterioArrayWrapper warps its file as it reads; open the file itself")
+    opened = array.manager.acquire()
+    files = [find_file(name, survey, "RasterioArrayWrapper") for name in opened.files]
+    if len(files) != 1 or opened.driver == "VRT":
+        raise UncacheableError(
+            f"RasterioArrayWrapper reads {opened.name!r} from {len(files)} files; known is one"
+        )
+    names = ("masked", "mask_and_scale", "_unsigned_dtype", "_fill_value")
+    options = [f"{name}={getattr(array, name)!r}" for name in names]
+    options += [
+        f"scales={opened.scales}",
+        f"offsets={opened.offsets}",
+        f"band={getattr(opened, '_bidx', None)}",
+    ]
+    options.append(f"overview_level={array.manager._kwargs.get('overview_level')}")
+    # What is left of the name tells one image of several in a file.
+    image = str(opened.name).replace(files[0].root, "")
+    return trace_whole(_ManagedOrigin(array, files[0], "rasterio", image, array.manager, array.lock, options))
 
 
 def _opendap(array: Any, survey: Survey, find: Find) -> Trace:
@@ -270,4 +326,6 @@ _RULES: dict[str, Callable[[Any, Survey, Find], Trace]] = {
     "xarray.backends.h5netcdf_:H5NetCDFArrayWrapper": _h5netcdf,
     "xarray.backends.scipy_:ScipyArrayWrapper": _scipy,
     "xarray.backends.pydap_:PydapArrayWrapper": _opendap,
+    "cfgrib.xarray_plugin:CfGribArrayWrapper": _cfgrib,
+    "rioxarray._io:RasterioArrayWrapper": _rasterio,
 }
