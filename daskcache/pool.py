@@ -267,19 +267,15 @@ class StoredBlock:
         StoreError
             The store cannot be read.
         """
-        if not is_basic(index):
-            part: np.ndarray[Any, Any] = self._read()[index]
-            return part
-        selection = Selection.of(self.shape, index)
-        if selection.is_whole:
-            whole = self._read()
-            return whole[selection.rest] if selection.rest else whole
-        return self._read(index)
+        if is_basic(index):
+            return self._read(Selection.of(self.shape, index))
+        part: np.ndarray[Any, Any] = self._read(Selection.of(self.shape))[index]
+        return part
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if copy is False:
             raise ValueError("a stored block has to be read into a new array; copy=False cannot be had")
-        values = self._read()
+        values = self._read(Selection.of(self.shape))
         return values if dtype is None else values.astype(dtype, copy=False)
 
     def __len__(self) -> int:
@@ -341,39 +337,37 @@ class StoredBlock:
     def _identity(self) -> tuple[Any, ...]:
         return self.root, self.group, self.id, self.shape, self.dtype.str
 
-    def _read(self, index: Any = None) -> np.ndarray[Any, Any]:
+    def _read(self, selection: Selection) -> np.ndarray[Any, Any]:
         if 0 in self.shape:
-            empty = np.empty(self.shape, self.dtype)
-            return empty if index is None else empty[index]
+            return selection.apply(np.empty(self.shape, self.dtype))
         store = stores.open(self.root)
         try:
-            if self._pays_to_read_in_parts(store, index):
-                return read_part(store, self.key, self.spec, self.shape, self.dtype, index)
-            return self._decode(self._fetch(store), index)
+            if self._pays_to_read_in_parts(store, selection):
+                return read_part(store, self.key, self.spec, self.shape, self.dtype, selection)
+            return self._decode(self._fetch(store), selection)
         except CorruptChunkError:
-            return self._read_again(store, index)
+            return self._read_again(store, selection)
         except NotStoredError as error:
             raise self._missing(store) from error
 
-    def _pays_to_read_in_parts(self, store: Store, index: Any) -> bool:
+    def _pays_to_read_in_parts(self, store: Store, selection: Selection) -> bool:
         if self.spec.inner_shape is None:
             return False
         # Of a whole shard on a local disk, inner chunks are decoded while others are read; elsewhere the further
         # request costs more than that wins.
-        return index is not None or isinstance(store, LocalStore)
+        return not selection.is_whole or isinstance(store, LocalStore)
 
-    def _read_again(self, store: Store, index: Any) -> np.ndarray[Any, Any]:
+    def _read_again(self, store: Store, selection: Selection) -> np.ndarray[Any, Any]:
         """Look once more at an object that seems damaged, all of it, and move it aside if it is."""
         # A torn read is no damage, and another process may have replaced the object since.
         data = self._fetch(store)
         try:
-            values = self._decode(data, None)
+            return selection.apply(self._decode(data, Selection.of(self.shape)))
         except CorruptChunkError as error:
             raise CorruptChunkError(
-                f"{self.key} in store {stores.describe(store)} is damaged ({memoryview(data).nbytes} bytes); "
+                f"{self.key} in store {stores.describe(store)} is damaged ({len(data)} bytes); "
                 f"{self._move_aside(store)}"
             ) from error
-        return values if index is None else values[index]
 
     def _move_aside(self, store: Store) -> str:
         try:
@@ -389,8 +383,8 @@ class StoredBlock:
             raise self._missing(store)
         return data
 
-    def _decode(self, data: Buffer, index: Any) -> np.ndarray[Any, Any]:
-        return decode(data, self.spec, self.shape, self.dtype, index)
+    def _decode(self, data: Buffer, selection: Selection) -> np.ndarray[Any, Any]:
+        return decode(data, self.spec, self.shape, self.dtype, selection)
 
     def _missing(self, store: Store) -> NotStoredError:
         return NotStoredError(

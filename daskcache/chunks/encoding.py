@@ -83,13 +83,13 @@ def decode(
         The block's shape.
     dtype : dtype-like
         The block's dtype in memory.
-    index : int, slice, Ellipsis or tuple of them, optional
+    index : int, slice, Ellipsis, tuple of them or Selection, optional
         The part; of a sharded block only the inner chunks that it touches are decoded.
 
     Returns
     -------
     numpy.ndarray
-        The values, bit for bit. Writable, and no one else's.
+        The values, bit for bit; 0-d where numpy would give a scalar. Writable, and no one else's.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def read_part(
         The block's shape.
     dtype : dtype-like
         The block's dtype in memory.
-    index : int, slice, Ellipsis or tuple of them
+    index : int, slice, Ellipsis, tuple of them or Selection
         The part.
 
     Returns
@@ -192,8 +192,9 @@ def inner_ranges(data: Buffer, spec: ChunkSpec) -> tuple[tuple[int, int], ...]:
 
 def _check_block(block: np.ndarray[Any, Any], spec: ChunkSpec) -> None:
     # Strings in object arrays are told apart by the specification, which someone declared.
-    is_declared = spec.dtype == STRING and block.dtype == object
-    check_storable("T" if is_declared else block.dtype, block)
+    dtype = getattr(block, "dtype", None)
+    is_declared = spec.dtype == STRING and dtype == np.dtype(object)
+    check_storable("T" if is_declared else dtype, block)
     if not is_declared and storage_dtype(block.dtype) != spec.dtype:
         raise InvalidInputError(f"the block has dtype {block.dtype}; expected one stored as {spec.dtype}")
     _check_shape(block.shape, spec)
@@ -242,14 +243,14 @@ def _decode(
     index: Any,
 ) -> np.ndarray[Any, Any]:
     _check_shape(shape, spec)
-    selection = Selection.of(shape, index)
+    selection = index if isinstance(index, Selection) else Selection.of(shape, index)
     if 0 in selection.shape:
-        return np.empty(selection.shape, dtype)[selection.rest]
+        return np.empty(selection.shape, dtype)[(*selection.rest, ...)]
     raw_shape = (shape or (1,)) + ((dtype.itemsize,) if dtype.kind == "S" else ())
     with borrowed(spec, raw_shape) as handle:
         raw = _read(handle, source, selection.region or ..., f"{shape} block of {spec.dtype}")
     values = _from_raw(raw, spec, dtype).reshape(selection.shape)
-    return values[selection.rest] if selection.rest else values
+    return values[(*selection.rest, ...)]
 
 
 def _read(handle: Handle, source: ZarrBuffer | ObjectInStore, region: Any, what: str) -> np.ndarray[Any, Any]:

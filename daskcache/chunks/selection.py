@@ -96,6 +96,22 @@ class Selection:
         is_whole = all(part.stop - part.start == length for part, length in zip(region, shape, strict=True))
         return cls(region, () if all(part == slice(None) for part in rest) else rest, is_whole)
 
+    def apply(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Select from the whole array.
+
+        Parameters
+        ----------
+        array : numpy.ndarray
+            Of the shape that the selection was made for.
+
+        Returns
+        -------
+        numpy.ndarray
+            A view; 0-d where numpy would give a scalar, which has no byte order.
+        """
+        part: np.ndarray[Any, Any] = array[self.region][(*self.rest, ...)]
+        return part
+
 
 def expand(shape: tuple[int, ...], index: Any) -> tuple[int | slice, ...]:
     """Give a basic index one part for each dimension.

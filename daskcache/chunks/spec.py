@@ -374,16 +374,14 @@ def check_storable(dtype: Any, meta: Any = None) -> None:
     --------
     >>> check_storable("float32", np.empty(0, "float32"))
     """
-    storage_dtype(dtype)
-    if meta is None or isinstance(meta, np.generic):
-        return
     # The exact type: a subclass (masked, matrix, a unit's) carries what an array of the same values loses.
-    if type(meta) is not np.ndarray:
+    if not (meta is None or type(meta) is np.ndarray or isinstance(meta, np.generic)):
         name = f"{type(meta).__module__}.{type(meta).__qualname__}"
         raise UncacheableError(
-            f"blocks are {name}, which would come back as plain numpy arrays; "
+            f"blocks are {name}, not plain numpy arrays, which is what would come back; "
             "convert with map_blocks to numpy.ndarray first"
         )
+    storage_dtype(dtype)
 
 
 def _check_size(spec: ChunkSpec) -> None:

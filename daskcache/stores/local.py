@@ -18,6 +18,7 @@ __all__ = [
     "exists",
     "free_bytes",
     "get",
+    "is_temporary",
     "list_dirs",
     "list_sizes",
     "move",
@@ -239,7 +240,7 @@ def list_sizes(path: str) -> dict[str, int]:
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.endswith(PARTIAL) or "#" in entry.name:
+                if is_temporary(entry.name):
                     continue
                 try:
                     if entry.is_file():
@@ -249,6 +250,27 @@ def list_sizes(path: str) -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return sizes
+
+
+def is_temporary(name: str) -> bool:
+    """Tell whether a name is one that a writer uses until it is done.
+
+    Parameters
+    ----------
+    name : str
+        The last segment of a key.
+
+    Returns
+    -------
+    bool
+        True for our own, Zarr's and obstore's.
+
+    Examples
+    --------
+    >>> is_temporary("ab.0123.partial"), is_temporary("ab#1"), is_temporary("ab")
+    (True, True, False)
+    """
+    return name.endswith(PARTIAL) or "#" in name
 
 
 def list_dirs(path: str) -> list[str]:

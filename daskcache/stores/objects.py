@@ -1,25 +1,21 @@
 """Whole objects of a store by key: put, create, get, list, move aside.
 
 All are synchronous, and safe in threads, after a fork and inside a running event loop. Local files are dealt
-with directly; other stores through Zarr's asynchronous interface.
+with directly, other stores in `daskcache.stores.remote`.
 """
 
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Buffer
 from itertools import count
-from typing import Any
 
-from zarr.abc.store import ByteRequest, Store, SupportsSyncStore
-from zarr.buffer import default_buffer_prototype
-from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore
+from zarr.abc.store import ByteRequest, Store
+from zarr.storage import LocalStore
 
 from daskcache.errors import InvalidInputError, ReadOnlyError
-from daskcache.stores import local
+from daskcache.stores import local, remote
 from daskcache.stores.faults import translating
-from daskcache.stores.sync import wait_for
 from daskcache.stores.urls import describe
 
 __all__ = [
@@ -39,11 +35,6 @@ QUARANTINE = "quarantine"
 # Segments of names and ids; none is "." or "..", which would lead out of the root.
 _SEGMENT = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._@-]+"
 _KEY = re.compile(rf"{_SEGMENT}(?:/{_SEGMENT})*\Z")
-
-# File systems of fsspec whose puts can be told to create only.
-_CREATES_ONLY = frozenset({"s3", "s3a"})
-
-_memory_lock = threading.Lock()
 
 
 def create(store: Store, key: str, data: Buffer) -> bool:
@@ -84,25 +75,7 @@ def create(store: Store, key: str, data: Buffer) -> bool:
         _check_writable(store)
         if isinstance(store, LocalStore):
             return local.create(_path(store, key), data)
-        if isinstance(store, MemoryStore):
-            with _memory_lock:
-                if _exists(store, key):
-                    return False
-                _set(store, key, data)
-                return True
-        if isinstance(store, FsspecStore) and _scheme(store) in _CREATES_ONLY:
-            path = f"{store.path.rstrip('/')}/{key}"
-            try:
-                wait_for(store.fs._pipe_file(path, bytes(data), mode="create"))
-            except FileExistsError:
-                return False
-            return True
-        if isinstance(store, ObjectStore):
-            return _create_obstore(store, key, data)
-        if _exists(store, key):
-            return False
-        wait_for(store.set_if_not_exists(key, _buffer(data)))
-        return True
+        return remote.create(store, key, data)
 
 
 def put(store: Store, key: str, data: Buffer) -> None:
@@ -132,7 +105,7 @@ def put(store: Store, key: str, data: Buffer) -> None:
         if isinstance(store, LocalStore):
             local.put(_path(store, key), data)
         else:
-            _set(store, key, data)
+            remote.put(store, key, data)
 
 
 def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> bytes | None:
@@ -170,12 +143,7 @@ def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> bytes 
     with translating(describe(store), f"read {_checked(key)}"):
         if isinstance(store, LocalStore):
             return local.get(_path(store, key), byte_range)
-        prototype = default_buffer_prototype()
-        if isinstance(store, MemoryStore):
-            found = store.get_sync(key, prototype=prototype, byte_range=byte_range)
-        else:
-            found = wait_for(store.get(key, prototype, byte_range))
-        return None if found is None else found.to_bytes()
+        return remote.get(store, key, byte_range)
 
 
 def exists(store: Store, key: str) -> bool:
@@ -211,7 +179,7 @@ def exists(store: Store, key: str) -> bool:
     with translating(describe(store), f"look for {_checked(key)}"):
         if isinstance(store, LocalStore):
             return local.exists(_path(store, key))
-        return _exists(store, key)
+        return remote.exists(store, key)
 
 
 def list_sizes(store: Store, prefix: str) -> dict[str, int]:
@@ -249,14 +217,7 @@ def list_sizes(store: Store, prefix: str) -> dict[str, int]:
     with translating(describe(store), f"list {_checked(prefix)}"):
         if isinstance(store, LocalStore):
             return local.list_sizes(_path(store, prefix))
-        if isinstance(store, FsspecStore):
-            listed = [(item["name"], item["size"]) for item in _ls(store, prefix) if item["type"] == "file"]
-            found = {_name(path): size for path, size in listed}
-        elif isinstance(store, ObjectStore):
-            found = {_name(item["path"]): item["size"] for item in _ls_obstore(store, prefix)["objects"]}
-        else:
-            found = wait_for(_sizes(store, prefix))
-        return {name: size for name, size in found.items() if not _is_temporary(name)}
+        return remote.list_sizes(store, prefix)
 
 
 def list_dirs(store: Store, prefix: str) -> list[str]:
@@ -290,11 +251,7 @@ def list_dirs(store: Store, prefix: str) -> list[str]:
     with translating(describe(store), f"list {_checked(prefix)}"):
         if isinstance(store, LocalStore):
             return local.list_dirs(_path(store, prefix))
-        if isinstance(store, FsspecStore):
-            return sorted(_name(item["name"]) for item in _ls(store, prefix) if item["type"] == "directory")
-        if isinstance(store, ObjectStore):
-            return sorted(_name(path) for path in _ls_obstore(store, prefix)["common_prefixes"])
-        return wait_for(_dirs(store, prefix))
+        return remote.list_dirs(store, prefix)
 
 
 def delete(store: Store, key: str) -> None:
@@ -321,8 +278,8 @@ def delete(store: Store, key: str) -> None:
         _check_writable(store)
         if isinstance(store, LocalStore):
             local.delete(_path(store, key))
-        elif _exists(store, key):
-            wait_for(store.delete(key))
+        else:
+            remote.delete(store, key)
 
 
 def rename_aside(store: Store, key: str) -> str | None:
@@ -420,76 +377,3 @@ def _check_writable(store: Store) -> None:
             f"store {describe(store)} is open for reading only; open it without read_only, "
             "or name another root in `daskcache.store`"
         )
-
-
-def _buffer(data: Buffer) -> Any:
-    return default_buffer_prototype().buffer.from_bytes(data)  # type: ignore[arg-type]
-
-
-def _set(store: Store, key: str, data: Buffer) -> None:
-    if isinstance(store, MemoryStore) and isinstance(store, SupportsSyncStore):
-        store.set_sync(key, _buffer(data))
-    else:
-        wait_for(store.set(key, _buffer(data)))
-
-
-def _exists(store: Store, key: str) -> bool:
-    if isinstance(store, FsspecStore):
-        # Its own answer is True for prefixes too.
-        return bool(wait_for(store.fs._isfile(f"{store.path.rstrip('/')}/{key}")))
-    return wait_for(store.exists(key))
-
-
-def _scheme(store: FsspecStore) -> str:
-    protocol = store.fs.protocol
-    return protocol if isinstance(protocol, str) else str(protocol[0])
-
-
-def _ls(store: FsspecStore, prefix: str) -> list[dict[str, Any]]:
-    path = f"{store.path.rstrip('/')}/{prefix}"
-    # Its cache of listings does not see what other processes put.
-    store.fs.invalidate_cache(path)
-    try:
-        return list(wait_for(store.fs._ls(path, detail=True)))
-    except FileNotFoundError:
-        return []
-
-
-def _ls_obstore(store: ObjectStore[Any], prefix: str) -> Any:
-    # Zarr's own listing leaves the sizes out. The package is there, or there were no such store.
-    import obstore
-
-    return obstore.list_with_delimiter(store.store, prefix=prefix)
-
-
-def _create_obstore(store: ObjectStore[Any], key: str, data: Buffer) -> bool:
-    import obstore
-
-    try:
-        # Zarr's set_if_not_exists does the same and does not say which it was.
-        obstore.put(store.store, key, data, mode="create", use_multipart=False)
-    except obstore.exceptions.AlreadyExistsError:
-        return False
-    return True
-
-
-async def _dirs(store: Store, prefix: str) -> list[str]:
-    names = {name async for name in store.list_dir(f"{prefix}/")}
-    return sorted([name for name in names if not await store.exists(f"{prefix}/{name}")])
-
-
-async def _sizes(store: Store, prefix: str) -> dict[str, int]:
-    sizes = {}
-    for name in {name async for name in store.list_dir(f"{prefix}/")}:
-        key = f"{prefix}/{name}"
-        if await store.exists(key):
-            sizes[name] = await store.getsize(key)
-    return sizes
-
-
-def _name(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2]
-
-
-def _is_temporary(name: str) -> bool:
-    return name.endswith(local.PARTIAL) or "#" in name

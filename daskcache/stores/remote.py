@@ -1,0 +1,275 @@
+"""Operations on stores other than local files, through Zarr's asynchronous interface where it has what is needed.
+
+What a store's own library does better, it is asked to do: create-only puts, and listings with sizes.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Buffer
+from typing import Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.buffer import default_buffer_prototype
+from zarr.storage import FsspecStore, MemoryStore, ObjectStore
+
+from daskcache.stores.local import is_temporary
+from daskcache.stores.sync import wait_for
+
+__all__ = ["create", "delete", "exists", "get", "list_dirs", "list_sizes", "put"]
+
+# File systems of fsspec whose puts can be told to create only.
+_CREATES_ONLY = frozenset({"s3", "s3a"})
+
+_memory_lock = threading.Lock()
+
+
+def create(store: Store, key: str, data: Buffer) -> bool:
+    """Put an object unless it is there.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    key : str
+        Its key.
+    data : buffer
+        The bytes.
+
+    Returns
+    -------
+    bool
+        Whether this call created it.
+
+    Examples
+    --------
+    >>> store = MemoryStore()
+    >>> create(store, "a", b"1"), create(store, "a", b"2")
+    (True, False)
+    """
+    if isinstance(store, MemoryStore):
+        with _memory_lock:
+            if store.get_sync(key) is not None:
+                return False
+            store.set_sync(key, _buffer(data))
+            return True
+    if isinstance(store, ObjectStore):
+        return _create_with_obstore(store, key, data)
+    if isinstance(store, FsspecStore) and _scheme(store) in _CREATES_ONLY:
+        try:
+            wait_for(store.fs._pipe_file(_path(store, key), bytes(data), mode="create"))
+        except FileExistsError:
+            return False
+        return True
+    if exists(store, key):
+        return False
+    wait_for(store.set_if_not_exists(key, _buffer(data)))
+    return True
+
+
+def put(store: Store, key: str, data: Buffer) -> None:
+    """Put an object, in place of one that may be there.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    key : str
+        Its key.
+    data : buffer
+        The bytes.
+
+    Examples
+    --------
+    >>> put(MemoryStore(), "a", b"1")
+    """
+    if isinstance(store, MemoryStore):
+        store.set_sync(key, _buffer(data))
+    else:
+        wait_for(store.set(key, _buffer(data)))
+
+
+def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> bytes | None:
+    """Read an object, or a part of it.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    key : str
+        Its key.
+    byte_range : zarr.abc.store.ByteRequest, optional
+        The part.
+
+    Returns
+    -------
+    bytes or None
+        None where there is no such object.
+
+    Examples
+    --------
+    >>> get(MemoryStore(), "a") is None
+    True
+    """
+    if isinstance(store, MemoryStore):
+        found = store.get_sync(key, byte_range=byte_range)
+    else:
+        found = wait_for(store.get(key, default_buffer_prototype(), byte_range))
+    return None if found is None else found.to_bytes()
+
+
+def exists(store: Store, key: str) -> bool:
+    """Tell whether an object is there.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    key : str
+        Its key.
+
+    Returns
+    -------
+    bool
+        Whether it is.
+
+    Examples
+    --------
+    >>> exists(MemoryStore(), "a")
+    False
+    """
+    if isinstance(store, FsspecStore):
+        # Its own answer is True for prefixes too.
+        return bool(wait_for(store.fs._isfile(_path(store, key))))
+    return wait_for(store.exists(key))
+
+
+def delete(store: Store, key: str) -> None:
+    """Remove an object; one that is missing is no error.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    key : str
+        Its key.
+
+    Examples
+    --------
+    >>> delete(MemoryStore(), "a")
+    """
+    if exists(store, key):
+        wait_for(store.delete(key))
+
+
+def list_sizes(store: Store, prefix: str) -> dict[str, int]:
+    """List the objects directly under a prefix.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    prefix : str
+        The prefix, without a slash at its end.
+
+    Returns
+    -------
+    dict of str to int
+        Last segments and sizes in bytes, without objects that are being written.
+
+    Examples
+    --------
+    >>> list_sizes(MemoryStore(), "chunks/00ff")
+    {}
+    """
+    if isinstance(store, FsspecStore):
+        listed = [(item["name"], item["size"]) for item in _list(store, prefix) if item["type"] == "file"]
+    elif isinstance(store, ObjectStore):
+        listed = [(item["path"], item["size"]) for item in _list_with_obstore(store, prefix)["objects"]]
+    else:
+        listed = wait_for(_list_slowly(store, prefix))
+    sizes = {_last(path): size for path, size in listed}
+    return {name: size for name, size in sizes.items() if not is_temporary(name)}
+
+
+def list_dirs(store: Store, prefix: str) -> list[str]:
+    """List the prefixes directly under a prefix.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    prefix : str
+        The prefix, without a slash at its end.
+
+    Returns
+    -------
+    list of str
+        Last segments, sorted.
+
+    Examples
+    --------
+    >>> list_dirs(MemoryStore(), "namespaces")
+    []
+    """
+    if isinstance(store, FsspecStore):
+        return sorted(_last(item["name"]) for item in _list(store, prefix) if item["type"] == "directory")
+    if isinstance(store, ObjectStore):
+        return sorted(_last(path) for path in _list_with_obstore(store, prefix)["common_prefixes"])
+    return wait_for(_list_dirs_slowly(store, prefix))
+
+
+def _buffer(data: Buffer) -> Any:
+    return default_buffer_prototype().buffer.from_bytes(data)  # type: ignore[arg-type]
+
+
+def _scheme(store: FsspecStore) -> str:
+    protocol = store.fs.protocol
+    return protocol if isinstance(protocol, str) else str(protocol[0])
+
+
+def _path(store: FsspecStore, key: str) -> str:
+    return f"{store.path.rstrip('/')}/{key}"
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _list(store: FsspecStore, prefix: str) -> list[dict[str, Any]]:
+    path = _path(store, prefix)
+    # Its cache of listings does not see what other processes put.
+    store.fs.invalidate_cache(path)
+    try:
+        return list(wait_for(store.fs._ls(path, detail=True)))
+    except FileNotFoundError:
+        return []
+
+
+def _list_with_obstore(store: ObjectStore[Any], prefix: str) -> Any:
+    # Zarr's own listing leaves the sizes out. The package is there, or there were no such store.
+    import obstore
+
+    return obstore.list_with_delimiter(store.store, prefix=prefix)
+
+
+def _create_with_obstore(store: ObjectStore[Any], key: str, data: Buffer) -> bool:
+    import obstore
+
+    try:
+        # Zarr's set_if_not_exists does the same and does not say which it was.
+        obstore.put(store.store, key, data, mode="create", use_multipart=False)
+    except obstore.exceptions.AlreadyExistsError:
+        return False
+    return True
+
+
+async def _list_slowly(store: Store, prefix: str) -> list[tuple[str, int]]:
+    names = {name async for name in store.list_dir(f"{prefix}/")}
+    keys = [f"{prefix}/{name}" for name in names]
+    return [(key, await store.getsize(key)) for key in keys if await store.exists(key)]
+
+
+async def _list_dirs_slowly(store: Store, prefix: str) -> list[str]:
+    names = {name async for name in store.list_dir(f"{prefix}/")}
+    return sorted([name for name in names if not await store.exists(f"{prefix}/{name}")])
