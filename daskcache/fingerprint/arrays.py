@@ -122,17 +122,27 @@ def _scalar(fp: Fingerprinter, obj: Any) -> bytes | Node:
     return fp.digester.digest(b"scalar", dtype.str.encode(), obj.tobytes())
 
 
-@handles("numpy:MaskedArray", "numpy:MaskedConstant")
+@handles("numpy:MaskedConstant")
+def _masked_constant(fp: Fingerprinter, obj: Any) -> bytes:
+    return fp.digester.digest(b"masked")
+
+
+@handles("numpy:MaskedArray")
 def _masked(fp: Fingerprinter, obj: Any) -> Node:
     numpy = sys.modules["numpy"]
     # Not what is behind the mask: the mask can be lifted, so that counts too.
     parts = (numpy.asarray(obj.data), numpy.ma.getmaskarray(obj), obj.fill_value, obj.hardmask)
-    return Node(parts, lambda digests: fp.combine(b"MaskedArray", digests), ("data", "mask", "fill value", "hard"))
+    return Node(
+        parts, lambda digests: fp.combine(b"MaskedArray", digests), ("data", "mask", "fill value", "hard")
+    )
 
 
 @handles_subclasses("numpy:ndarray")
-def _array_subclass(fp: Fingerprinter, obj: Any) -> Node:
-    numpy = sys.modules["numpy"]
+def _array_subclass(fp: Fingerprinter, obj: Any) -> bytes | Node:
+    numpy: Any = sys.modules["numpy"]
+    source = fp.find_source(obj) if isinstance(obj, numpy.memmap) else None
+    if source is not None:
+        return fp.digester.digest(b"source", source.region(()))
     if isinstance(obj, numpy.ma.MaskedArray):
         state: Any = (numpy.ma.getmaskarray(obj), obj.fill_value)
     else:

@@ -285,11 +285,13 @@ def _without_annotations(operations: list[_Operation]) -> list[_Operation]:
             made = place
             while made >= 0 and operations[made].name != "MAKE_FUNCTION":
                 made -= 1
-            between = [later for later in operations[made + 1 : place] if later.name != "SET_FUNCTION_ATTRIBUTE"]
+            between = [
+                later for later in operations[made + 1 : place] if later.name != "SET_FUNCTION_ATTRIBUTE"
+            ]
             if made < 0 or between:
                 continue
             end = made - 2
-            for later in operations[made + 1 : place]:
+            for _ in range(made + 1, place):
                 end = _expression_start(operations, end) - 1
             removable = (place,)
         else:

@@ -205,7 +205,7 @@ def _ufunc(fp: Fingerprinter, obj: Any) -> bytes:
     homes = {
         home.name: module
         for module, loaded in sorted(sys.modules.items(), reverse=True)
-        if isinstance(loaded, ModuleType) and vars(loaded).get(name) is obj
+        if _attribute(loaded, name) is obj
         for home in (find_home(module),)
         if home.kind == "installed"
     }
@@ -242,7 +242,9 @@ def _numba_dispatcher(fp: Fingerprinter, obj: Any) -> Node:
 
 @handles_subclasses("numba:DUFunc")
 def _numba_dufunc(fp: Fingerprinter, obj: Any) -> Node:
-    return _numba(fp, obj, obj.__wrapped__ if hasattr(obj, "__wrapped__") else _python_function(obj), obj.types)
+    return _numba(
+        fp, obj, obj.__wrapped__ if hasattr(obj, "__wrapped__") else _python_function(obj), obj.types
+    )
 
 
 @handles_subclasses("numba:GUFunc")
@@ -284,6 +286,8 @@ def _module(fp: Fingerprinter, obj: ModuleType) -> bytes | Node:
     compiled = compiled_code(name)
     if compiled:
         return fp.digester.digest(b"module", compiled, name.encode())
-    state = {key: value for key, value in vars(obj).items() if not (key.startswith("__") and key.endswith("__"))}
+    state = {
+        key: value for key, value in vars(obj).items() if not (key.startswith("__") and key.endswith("__"))
+    }
     node = state_node(fp, state)
     return Node(node.children, lambda parts: fp.combine(b"user module", [node.combine(parts)]), node.label)

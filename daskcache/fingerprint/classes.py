@@ -20,10 +20,33 @@ __all__ = ["class_node", "derived_names", "enum_member"]
 
 # What Python makes of a class body by itself, documentation, annotations, and what fills up later.
 _NOT_OF_THE_BODY = frozenset(
-    "__module__ __qualname__ __doc__ __dict__ __weakref__ __annotations__ __annotate__ __annotate_func__ "
-    "__annotations_cache__ __firstlineno__ __static_attributes__ __slotnames__ __abstractmethods__ _abc_impl "
-    "__parameters__ __orig_bases__ __type_params__ __dataclass_params__ __signature__ __subclasshook__ "
-    "__protocol_attrs__ _is_protocol _is_runtime_protocol __non_callable_proto_members__ __classdictcell__".split()
+    [
+        "__module__",
+        "__qualname__",
+        "__doc__",
+        "__dict__",
+        "__weakref__",
+        "__annotations__",
+        "__annotate__",
+        "__annotate_func__",
+        "__annotations_cache__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__slotnames__",
+        "__abstractmethods__",
+        "_abc_impl",
+        "__parameters__",
+        "__orig_bases__",
+        "__type_params__",
+        "__dataclass_params__",
+        "__signature__",
+        "__subclasshook__",
+        "__protocol_attrs__",
+        "_is_protocol",
+        "_is_runtime_protocol",
+        "__non_callable_proto_members__",
+        "__classdictcell__",
+    ]
 )
 _OF_PYTHON = frozenset({"builtins", "abc", "enum", "typing", "types"})
 
@@ -78,7 +101,7 @@ def _is_made_by_type(obj: type, key: str, value: object) -> bool:
 
 def _enum_class(fp: Fingerprinter, obj: enum.EnumMeta) -> Node:
     """Members by name and value, in order, and what the user defined besides; not enum's own tables of them."""
-    members = {name: member.value for name, member in obj.__members__.items()}
+    members: dict[str, Any] = {name: vars(member)["_value_"] for name, member in _members(obj).items()}
     inherited = [base for base in obj.__bases__ if base is not object]
     defined = {
         key: value
@@ -93,6 +116,10 @@ def _enum_class(fp: Fingerprinter, obj: enum.EnumMeta) -> Node:
         lambda parts: fp.combine(b"enum class", [ENVIRONMENT, obj.__name__.encode(), *parts]),
         (f"class {name_of(obj)} → names", "values", "bases", "attributes"),
     )
+
+
+def _members(obj: Any) -> dict[str, Any]:
+    return dict(obj.__members__)
 
 
 def _is_enums_own(key: str, value: object) -> bool:

@@ -10,10 +10,9 @@ from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from daskcache.errors import UncacheableError
-from daskcache.fingerprint.bytecode import Import, Read, read_code
+from daskcache.fingerprint.bytecode import Import, read_code
 from daskcache.fingerprint.callables import resolves
 from daskcache.fingerprint.declare import declared
-from daskcache.fingerprint.distributions import find_home
 from daskcache.fingerprint.impure import find_impurity, find_named_impurity
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles
@@ -86,7 +85,9 @@ class _Parts:
         names = self.names
 
         def combine(parts: Any) -> bytes:
-            return fp.combine(tag, [*own, *(part for pair in zip(names, parts, strict=True) for part in pair)])
+            return fp.combine(
+                tag, [*own, *(part for pair in zip(names, parts, strict=True) for part in pair)]
+            )
 
         return Node(self.children, combine, [f"function {title} → {label}" for label in self.labels])
 
@@ -97,7 +98,7 @@ def _function(fp: Fingerprinter, func: FunctionType) -> bytes | Node:
     declaration = declared(func)
     if declaration is not None:
         return declared_node(fp, func, declaration.value, declaration.is_whole)
-    if fp.home(module).kind == "user":
+    if module is None or fp.home(module).kind == "user":
         return _users(fp, func)
     return _installed(fp, func, module)
 
@@ -111,7 +112,9 @@ def declared_node(fp: Fingerprinter, target: Any, value: object, is_whole: bool)
     if isinstance(target, FunctionType):
         _add_defaults(parts, target)
         _add_closure(parts, target)
-    names = (str(target.__module__), str(target.__qualname__)) if hasattr(target, "__qualname__") else ("", "")
+    names = (
+        (str(target.__module__), str(target.__qualname__)) if hasattr(target, "__qualname__") else ("", "")
+    )
     return parts.node(fp, b"declared", [name.encode() for name in names], names[1])
 
 
@@ -128,6 +131,7 @@ def _installed(fp: Fingerprinter, func: FunctionType, module: str) -> Node:
             parts.add("implementation for", f"{kind.__module__}.{kind.__qualname__}", implementation)
         return parts.node(fp, b"singledispatch", own, func.__qualname__)
     _add_defaults(parts, func)
+
     # Decorators leave signatures, memos and warnings' texts in the closures of what can be imported. The version
     # covers what the import made of them; what may have been put there since is plain, or code.
     def keep(value: object) -> bool:
@@ -164,7 +168,7 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
         content = _content(closure[read.name])
         _add_read(fp, parts, "closure", read.name, content, read.attributes, read.call, title)
     missing = object()
-    builtins = func.__builtins__
+    builtins: dict[str, Any] = func.__builtins__  # type: ignore[attr-defined]
     for read in facts.globals:
         value = func.__globals__.get(read.name, missing)
         if value is missing:
@@ -292,6 +296,11 @@ def _code(fp: Fingerprinter, obj: Any) -> bytes:
 def unit_of(fp: Fingerprinter, obj: Any) -> tuple[str, str] | None:
     """Give the name under which another process finds a function or class of the user's, if it can be imported."""
     module, name = getattr(obj, "__module__", None), obj.__qualname__
-    if not isinstance(module, str) or module == "__main__" or fp.home(module).kind != "user" or not resolves(module, name, obj):
+    if (
+        not isinstance(module, str)
+        or module == "__main__"
+        or fp.home(module).kind != "user"
+        or not resolves(module, name, obj)
+    ):
         return None
     return module, name

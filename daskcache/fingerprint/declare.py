@@ -123,7 +123,7 @@ def declared(target: Any) -> Declaration | None:
     return None
 
 
-def _declare(target: _T, value: object, *, is_whole: bool) -> _T:
+def _declare[T: Callable[..., Any]](target: T, value: object, *, is_whole: bool) -> T:
     try:
         setattr(target, _ATTRIBUTE, Declaration(value, is_whole, _code_of(target)))
     except (AttributeError, TypeError) as error:

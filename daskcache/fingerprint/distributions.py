@@ -183,7 +183,7 @@ def _stdlib_directories() -> tuple[str, ...]:
 
 
 def _search_path() -> set[str]:
-    return {os.path.abspath(entry) for entry in sys.path if isinstance(entry, str) and entry}
+    return {os.path.abspath(entry) for entry in sys.path if entry}
 
 
 def _home_in_site(site: str, file: str) -> Home | None:

@@ -62,9 +62,18 @@ _BY_MODULE = {name[:-2]: reason for name, reason in _BY_NAME.items() if name.end
 
 # Harmless with a seed, and not without.
 _SEEDABLE = frozenset(
-    "numpy.random.default_rng numpy.random.RandomState numpy.random.SeedSequence numpy.random.PCG64 "
-    "numpy.random.PCG64DXSM numpy.random.MT19937 numpy.random.Philox numpy.random.SFC64 random.Random "
-    "_random.Random".split()
+    [
+        "numpy.random.default_rng",
+        "numpy.random.RandomState",
+        "numpy.random.SeedSequence",
+        "numpy.random.PCG64",
+        "numpy.random.PCG64DXSM",
+        "numpy.random.MT19937",
+        "numpy.random.Philox",
+        "numpy.random.SFC64",
+        "random.Random",
+        "_random.Random",
+    ]
 )
 _UNSEEDED_CALLS = frozenset({"()", "(None)"})
 _NOW = frozenset({"('now')", "('today')"})

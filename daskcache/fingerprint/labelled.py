@@ -67,7 +67,8 @@ def _data_tree(fp: Fingerprinter, obj: Any) -> Node:
 def _subclass(fp: Fingerprinter, obj: Any) -> Node:
     xarray: Any = sys.modules["xarray"]
     base = next(
-        kind for kind in (xarray.DataArray, xarray.Dataset, xarray.IndexVariable, xarray.Variable)
+        kind
+        for kind in (xarray.DataArray, xarray.Dataset, xarray.IndexVariable, xarray.Variable)
         if isinstance(obj, kind)
     )
     rules = {xarray.DataArray: _data_array, xarray.Dataset: _dataset}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copyreg
 import enum
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -18,13 +17,12 @@ from daskcache.fingerprint import (  # noqa: F401  (importing them registers the
     plain,
     tables,
 )
-from daskcache.fingerprint.callables import named, resolves
-from daskcache.fingerprint.classes import class_node, derived_names, enum_member
-from daskcache.fingerprint.code import declared_node, unit_of
-from daskcache.fingerprint.declare import declared
+from daskcache.fingerprint.classes import class_node, enum_member
+from daskcache.fingerprint.code import unit_of
 from daskcache.fingerprint.digest import Digester
 from daskcache.fingerprint.distributions import Home, find_home, shorten_version
-from daskcache.fingerprint.plain import combine_items, make_leaves, state_node
+from daskcache.fingerprint.instances import instance_node, one_shot
+from daskcache.fingerprint.plain import make_leaves
 from daskcache.fingerprint.registry import Handler, Node, find_rule
 from daskcache.fingerprint.walk import Walk
 
@@ -36,7 +34,6 @@ __all__ = ["Fingerprinter", "fingerprint", "register"]
 _T = TypeVar("_T")
 _by_type: dict[type, Callable[[Any], object]] = {}
 _by_name: dict[str, Callable[[Any], object]] = {}
-_NEW_OBJECT = ("__newobj__", "__newobj_ex__")
 
 
 def fingerprint(obj: object, salt: str = "") -> str:
@@ -112,7 +109,7 @@ def register(
             _by_name[kind] = function
         return function
 
-    if not isinstance(kind, type) and not (isinstance(kind, str) and "." in kind):
+    if not isinstance(kind, type) and "." not in str(kind):
         raise InvalidInputError(f"register({kind!r}): expected a type or 'module.QualName'")
     if function is not None:
         record(function)
@@ -340,7 +337,15 @@ class Fingerprinter:
         rule = self._rules.get(type(obj))
         if rule is None:
             rule = self._rules[type(obj)] = _find_rule(type(obj))
-        return rule(self, obj)
+        try:
+            return rule(self, obj)
+        except UncacheableError:
+            raise
+        except Exception as error:
+            # An object that breaks when it is looked at must not break the computation that it is part of.
+            raise UncacheableError(
+                f"{type(obj)} cannot be taken apart: {type(error).__name__}: {error}"
+            ) from error
 
     def _finish(self, obj: Any, digest: bytes) -> None:
         if callable(obj) and isinstance(getattr(obj, "__qualname__", None), str):
@@ -369,14 +374,16 @@ def _find_rule(kind: type) -> Handler:
     if hasattr(kind, "__dask_graph__"):
         return _dask_collection
     if hasattr(kind, "__next__") or hasattr(kind, "__await__"):
-        return _one_shot
-    return _instance
+        return one_shot
+    return instance_node
 
 
 def _stand_in(function: Callable[[Any], object]) -> Handler:
     def rule(fp: Fingerprinter, obj: Any) -> Node:
         return Node(
-            (type(obj), function(obj)), lambda parts: fp.combine(b"registered", parts), ("type", "what counts")
+            (type(obj), function(obj)),
+            lambda parts: fp.combine(b"registered", parts),
+            ("type", "what counts"),
         )
 
     return rule
@@ -384,85 +391,7 @@ def _stand_in(function: Callable[[Any], object]) -> Handler:
 
 def _dask_collection(fp: Fingerprinter, obj: Any) -> bytes | Node:
     if obj.__dask_graph__() is None:
-        return _instance(fp, obj)
+        return instance_node(fp, obj)
     if fp.dask_collection is None:
         raise UncacheableError(f"a dask collection ({type(obj)}) inside an object; pass it as an argument")
     return fp.dask_collection(obj)
-
-
-def _one_shot(fp: Fingerprinter, obj: Any) -> bytes:
-    raise UncacheableError(
-        f"{type(obj)} gives its values once, so that looking at it would use it up; pass a list"
-    )
-
-
-def _instance(fp: Fingerprinter, obj: Any) -> bytes | Node:
-    """Take an unknown object apart as pickle would, without its bytes."""
-    kind = type(obj)
-    declaration = declared(obj)
-    if declaration is not None:
-        return declared_node(fp, obj, declaration.value, declaration.is_whole)
-    source = fp.find_source(obj)
-    if source is not None:
-        return fp.digester.digest(b"source", source.region(()))
-    if kind is object:
-        raise UncacheableError("a bare object() is like any other; use an Enum member, or a class")
-    if isinstance(obj, set | frozenset):
-        # Their reduction lists the elements in the order of this process's hashes.
-        return combine_items(fp, b"set object", (kind, frozenset(obj), getattr(obj, "__dict__", None)))
-    if callable(obj):
-        module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-        name = name or getattr(obj, "__name__", None)
-        if isinstance(module, str) and isinstance(name, str) and fp.home(module).kind != "user":
-            if resolves(module, name, obj):
-                return named(fp, obj, module, name)
-    return _reduced(fp, obj)
-
-
-def _reduced(fp: Fingerprinter, obj: Any) -> bytes | Node:
-    kind = type(obj)
-    reducer = copyreg.dispatch_table.get(kind)
-    try:
-        reduced = obj.__reduce_ex__(4) if reducer is None else reducer(obj)
-    except Exception as error:
-        raise UncacheableError(f"{kind} has no deterministic identity: {error}") from error
-    if isinstance(reduced, str):
-        return combine_items(fp, b"global", (kind, reduced))
-    if not isinstance(reduced, tuple) or not 2 <= len(reduced) <= 6:
-        raise UncacheableError(f"{kind}.__reduce_ex__ gave {type(reduced)}; expected a tuple")
-    make, arguments, state, items, pairs, _ = (*reduced, None, None, None, None)[:6]
-    parts: list[Any] = []
-    labels: list[str] = []
-    if getattr(make, "__module__", None) == "copyreg" and make.__name__ in _NEW_OBJECT:
-        parts += [arguments[0], arguments[1:]]
-    else:
-        parts += [make, arguments]
-    labels += ["type" if parts[0] is kind else "maker", "argument of its maker"]
-    for label, part in (("state", _state(kind, state)), ("items", _listed(items)), ("mapping", pairs)):
-        parts.append(dict(part) if label == "mapping" and part is not None else part)
-        labels.append(label)
-    nodes = state_node(fp, parts[2]) if isinstance(parts[2], dict) else None
-    if nodes is None:
-        return Node(parts, lambda digests: fp.combine(b"object", digests), labels)
-    # The attributes stand in the error's path at once, without a step for the state.
-    head = (*parts[:2], *parts[3:])
-    count = len(head)
-    return Node(
-        (*head, *nodes.children),
-        lambda digests: fp.combine(b"object", [*digests[:count], nodes.combine(digests[count:])]),
-        lambda at: (labels[:2] + labels[3:])[at] if at < count else nodes.label(at - count),
-    )
-
-
-def _state(kind: type, state: Any) -> Any:
-    if isinstance(state, tuple) and len(state) == 2 and isinstance(state[1], dict):
-        merged = {**(state[0] or {}), **state[1]} if isinstance(state[0], dict | None) else None
-        state = state if merged is None else merged
-    if type(state) is dict:
-        derived = derived_names(kind)
-        return {key: value for key, value in state.items() if key not in derived}
-    return state
-
-
-def _listed(items: Any) -> list[Any] | None:
-    return None if items is None else list(items)

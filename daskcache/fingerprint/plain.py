@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import decimal
 import fractions
 import re
@@ -46,9 +46,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
     """
     digest, combine = digester.digest, digester.combine
     true, false = digest(b"bool", b"1"), digest(b"bool", b"0")
-    constants = {
-        value: digest(b"constant", repr(value).encode()) for value in (None, Ellipsis, NotImplemented)
-    }
+    none, dots, refusal = (digest(b"constant", name) for name in (b"None", b"Ellipsis", b"NotImplemented"))
     ints: dict[int, bytes] = {}
     strings: dict[str, bytes] = {}
 
@@ -112,9 +110,9 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
         return combine(b"dict", sorted_pairs(keys, values))
 
     scalars: dict[type, Callable[[Any], bytes]] = {
-        type(None): lambda value: constants[None],
-        type(Ellipsis): lambda value: constants[Ellipsis],
-        type(NotImplemented): lambda value: constants[NotImplemented],
+        types.NoneType: lambda value: none,
+        types.EllipsisType: lambda value: dots,
+        types.NotImplementedType: lambda value: refusal,
         bool: lambda value: true if value else false,
         int: fingerprint_int,
         # By bytes: -0.0 is not 0.0, and a NaN's payload counts.
@@ -126,8 +124,8 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
         range: lambda value: digest(
             b"range", fingerprint_int(value.start), fingerprint_int(value.stop), fingerprint_int(value.step)
         ),
-        datetime.date: lambda value: digest(b"date", value.isoformat().encode()),
-        datetime.timedelta: lambda value: digest(
+        dt.date: lambda value: digest(b"date", value.isoformat().encode()),
+        dt.timedelta: lambda value: digest(
             b"timedelta", *(fingerprint_int(part) for part in (value.days, value.seconds, value.microseconds))
         ),
         decimal.Decimal: lambda value: digest(b"decimal", str(value).encode()),
@@ -141,7 +139,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
             fingerprint_int(value.flags),
         ),
     }
-    sequences = {tuple: b"tuple", list: b"list"}
+    sequences: dict[type, bytes] = {tuple: b"tuple", list: b"list"}
     return {
         **scalars,
         slice: fingerprint_slice,
@@ -255,19 +253,19 @@ def _ordered_dict(fp: Fingerprinter, obj: Any) -> Node:
 
 
 @handles("datetime:datetime")
-def _datetime(fp: Fingerprinter, obj: datetime.datetime) -> Node:
+def _datetime(fp: Fingerprinter, obj: dt.datetime) -> Node:
     naive = obj.replace(tzinfo=None, fold=0).isoformat()
     return combine_items(fp, b"datetime", (naive, obj.fold, obj.tzinfo))
 
 
 @handles("datetime:time")
-def _time(fp: Fingerprinter, obj: datetime.time) -> Node:
+def _time(fp: Fingerprinter, obj: dt.time) -> Node:
     naive = obj.replace(tzinfo=None, fold=0).isoformat()
     return combine_items(fp, b"time", (naive, obj.fold, obj.tzinfo))
 
 
 @handles("datetime:timezone")
-def _timezone(fp: Fingerprinter, obj: datetime.timezone) -> Node:
+def _timezone(fp: Fingerprinter, obj: dt.timezone) -> Node:
     return combine_items(fp, b"timezone", (obj.utcoffset(None), obj.tzname(None)))
 
 

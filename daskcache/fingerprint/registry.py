@@ -83,6 +83,6 @@ def find_rule(kind: type) -> Handler | None:
 
 def rule_name(kind: type) -> str:
     """Give the name under which a type's rule is registered."""
-    module = kind.__module__
-    root = module.partition(".")[0] if isinstance(module, str) else ""
+    # Some types of C have a property there.
+    root = str(kind.__module__).partition(".")[0]
     return f"{root}:{kind.__qualname__}"

@@ -98,7 +98,9 @@ def _interval(fp: Fingerprinter, obj: Any) -> Node:
 
 @handles_subclasses("pandas:BaseOffset")
 def _offset(fp: Fingerprinter, obj: Any) -> Node:
-    return _parts(fp, b"offset", type=_type_name(obj), n=obj.n, normalize=obj.normalize, keywords=dict(obj.kwds))
+    return _parts(
+        fp, b"offset", type=_type_name(obj), n=obj.n, normalize=obj.normalize, keywords=dict(obj.kwds)
+    )
 
 
 @handles("numpy:busdaycalendar")
@@ -114,7 +116,7 @@ def _extension_array(fp: Fingerprinter, obj: Any) -> Node:
     if kind == "NumpyExtensionArray":
         return _parts(fp, b"extension", values=obj.to_numpy())
     if kind in {"DatetimeArray", "TimedeltaArray", "PeriodArray"}:
-        frequency = obj.freq if kind != "PeriodArray" else None
+        frequency = getattr(obj, "freq", None) if kind != "PeriodArray" else None
         return _parts(fp, b"extension", type=kind, dtype=dtype, values=obj.view("i8"), frequency=frequency)
     if kind == "Categorical":
         return _parts(fp, b"extension", type=kind, dtype=dtype, codes=obj.codes)
@@ -122,7 +124,7 @@ def _extension_array(fp: Fingerprinter, obj: Any) -> Node:
         return _parts(fp, b"extension", type=kind, left=obj.left, right=obj.right, closed=obj.closed)
     if kind == "SparseArray":
         return _parts(fp, b"extension", type=kind, dtype=dtype, values=numpy.asarray(obj))
-    numpy_dtype = getattr(dtype, "numpy_dtype", None)
+    numpy_dtype: Any = getattr(dtype, "numpy_dtype", None)
     if kind in {"IntegerArray", "FloatingArray", "BooleanArray"}:
         # Zero where missing; a NaN that is a value stays one.
         values = obj.to_numpy(dtype=numpy_dtype, na_value=numpy_dtype.type(0))
@@ -158,7 +160,8 @@ def _cftime(fp: Fingerprinter, obj: Any) -> Node:
 
 @handles_subclasses("pyarrow:DataType")
 def _arrow_type(fp: Fingerprinter, obj: Any) -> bytes:
-    schema = sys.modules["pyarrow"].schema([("", obj)])
+    pyarrow: Any = sys.modules["pyarrow"]
+    schema = pyarrow.schema([("", obj)])
     return fp.digester.digest(b"arrow type", schema.serialize().to_pybytes())
 
 
@@ -174,19 +177,23 @@ def _arrow_schema(fp: Fingerprinter, obj: Any) -> Node:
 
 @handles("pyarrow:Table", "pyarrow:RecordBatch")
 def _arrow_table(fp: Fingerprinter, obj: Any) -> Node:
-    return _parts(fp, b"arrow table", type=type(obj).__qualname__, schema=obj.schema, columns=tuple(obj.columns))
+    return _parts(
+        fp, b"arrow table", type=type(obj).__qualname__, schema=obj.schema, columns=tuple(obj.columns)
+    )
 
 
 @handles("pyarrow:ChunkedArray")
 def _arrow_chunked(fp: Fingerprinter, obj: Any) -> Node:
     # Where a column is cut says nothing of its values.
-    whole = sys.modules["pyarrow"].concat_arrays(obj.chunks) if obj.num_chunks else None
+    pyarrow: Any = sys.modules["pyarrow"]
+    whole = pyarrow.concat_arrays(obj.chunks) if obj.num_chunks else None
     return _parts(fp, b"arrow chunked", type=obj.type, values=whole)
 
 
 @handles_subclasses("pyarrow:Scalar")
 def _arrow_scalar(fp: Fingerprinter, obj: Any) -> Node:
-    array = sys.modules["pyarrow"].array([obj.as_py()], type=obj.type)
+    pyarrow: Any = sys.modules["pyarrow"]
+    array = pyarrow.array([obj.as_py()], type=obj.type)
     return combine_items(fp, b"arrow scalar", (array,))
 
 
@@ -211,7 +218,12 @@ def _arrow_array(fp: Fingerprinter, obj: Any) -> Node:
         parts.update(values=filled.to_numpy(zero_copy_only=False))
     elif types.is_temporal(kind) and kind.bit_width in {32, 64} and not types.is_interval(kind):
         parts.update(values=obj.view(pyarrow.int32() if kind.bit_width == 32 else pyarrow.int64()))
-    elif types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+    elif (
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+    ):
         parts.update(_strings(pyarrow, obj))
     elif types.is_list(kind) or types.is_large_list(kind):
         lengths = obj.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
