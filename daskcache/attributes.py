@@ -62,7 +62,10 @@ def encode_attribute(value: Any) -> Any:
         return _encode_array(value)
     if kind is np.str_ or kind is np.bytes_:
         # Not as arrays, which drop trailing NULs.
-        return {TAG: kind.__name__, "value": encode_attribute("".join(value) if kind is np.str_ else bytes(value))}
+        return {
+            TAG: kind.__name__,
+            "value": encode_attribute("".join(value) if kind is np.str_ else bytes(value)),
+        }
     if isinstance(value, np.generic) and kind.__module__ == "numpy":
         return {**_encode_array(np.asarray(value)), TAG: "scalar"}
     encode = _ENCODERS.get(kind)
@@ -109,7 +112,15 @@ def decode_attribute(document: Any) -> Any:
         raise InvalidInputError(f"an attribute is tagged {tag!r}; expected one of {', '.join(_DECODERS)}")
     try:
         return decode(document)
-    except (AttributeError, KeyError, TypeError, ValueError, SyntaxError, OverflowError, struct.error) as error:
+    except (
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        SyntaxError,
+        OverflowError,
+        struct.error,
+    ) as error:
         raise InvalidInputError(f"an attribute tagged {tag!r} is malformed: {error}") from error
 
 
@@ -182,9 +193,7 @@ def _encode_within(value: Any, step: str) -> Any:
 def _encode_dict(value: dict[Any, Any]) -> dict[str, Any]:
     if TAG not in value and all(type(key) is str for key in value):
         return {key: _encode_within(item, repr(key)) for key, item in value.items()}
-    items = [
-        [_encode_within(key, "a key"), _encode_within(item, repr(key))] for key, item in value.items()
-    ]
+    items = [[_encode_within(key, "a key"), _encode_within(item, repr(key))] for key, item in value.items()]
     return {TAG: "dict", "items": items}
 
 

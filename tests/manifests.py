@@ -44,7 +44,8 @@ def store_variable(
     offsets = [list(itertools.accumulate(dim, initial=0)) for dim in chunks]
     for index, spec in plan.specs():
         where = tuple(
-            slice(starts[i], starts[i] + dim[i]) for starts, dim, i in zip(offsets, chunks, index, strict=True)
+            slice(starts[i], starts[i] + dim[i])
+            for starts, dim, i in zip(offsets, chunks, index, strict=True)
         )
         block = values[where] if where else values
         data = bytes(encode(block, spec))
@@ -71,11 +72,16 @@ def store_variable(
 def _planned(fields: dict[str, Any]) -> StoredVariable:
     count = int(np.prod([len(dim) for dim in fields["chunks"]]))
     return StoredVariable(
-        **fields, tokens=np.zeros((count, 20), "u1"), groups=np.zeros(count, "<u2"), sizes=np.zeros(count, "<u8")
+        **fields,
+        tokens=np.zeros((count, 20), "u1"),
+        groups=np.zeros(count, "<u2"),
+        sizes=np.zeros(count, "<u8"),
     )
 
 
-def store_dataset(root: Path | str, dataset: xr.Dataset, node: str = "", **variables: Any) -> tuple[Any, Node]:
+def store_dataset(
+    root: Path | str, dataset: xr.Dataset, node: str = "", **variables: Any
+) -> tuple[Any, Node]:
     """Store a dataset's variables: those of dask with their chunks, others inline."""
     prefix = f"{node}/" if node else ""
     stored = tuple(

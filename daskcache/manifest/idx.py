@@ -293,5 +293,3 @@ def _expand(runs: list[Any]) -> tuple[int, ...]:
     if sum(count for _, count in pairs) > 2**31 or any(length < 0 or count < 1 for length, count in pairs):
         raise ValueError("lengths of blocks are negative or too many")
     return tuple(length for length, count in pairs for _ in range(count))
-
-

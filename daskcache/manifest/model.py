@@ -277,7 +277,9 @@ def version_of(
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
 
-    described = {path: [encode_attribute(dict(node.attrs)), dict(node.encoding)] for path, node in nodes.items()}
+    described = {
+        path: [encode_attribute(dict(node.attrs)), dict(node.encoding)] for path, node in nodes.items()
+    }
     add(canonical_json([kind, encode_attribute(name), described]))
     for variable in sorted(variables, key=lambda variable: variable.path):
         add(canonical_json(_identity(variable)))

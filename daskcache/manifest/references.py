@@ -93,7 +93,7 @@ def to_kerchunk(manifest: Manifest, root_url: str) -> bytes:
         # Written as text: a hundred thousand lists would cost ten times as much.
         refs.extend(_references(variable))
     text = json.dumps(head, allow_nan=False)
-    return f"{text[:-1]}, \"refs\": {{\n{',\n'.join(refs)}\n}}}}\n".encode("ascii")
+    return f'{text[:-1]}, "refs": {{\n{",\n".join(refs)}\n}}}}\n'.encode("ascii")
 
 
 def _documents(manifest: Manifest) -> dict[str, dict[str, Any]]:
@@ -142,7 +142,9 @@ def _node_attributes(manifest: Manifest, path: str, node: Node) -> dict[str, Any
 
 def _is_listed(variable: StoredVariable) -> bool:
     # A name with a space would be read as two.
-    return variable.is_coord and variable.dims != (variable.name,) and not any(map(str.isspace, variable.name))
+    return (
+        variable.is_coord and variable.dims != (variable.name,) and not any(map(str.isspace, variable.name))
+    )
 
 
 def _coordinates(variable: StoredVariable, siblings: list[StoredVariable]) -> str:
@@ -162,7 +164,9 @@ def _array(manifest: Manifest, variable: StoredVariable) -> dict[str, Any]:
     attributes: dict[str, Any] = simplify_attribute(dict(variable.attrs))
     spec, grid = _spec(variable), variable.grid
     if "_FillValue" in attributes:
-        fill = _fill_attribute(variable.attrs["_FillValue"], np.dtype("T" if spec.dtype == "string" else spec.dtype))
+        fill = _fill_attribute(
+            variable.attrs["_FillValue"], np.dtype("T" if spec.dtype == "string" else spec.dtype)
+        )
         attributes.pop("_FillValue")
         attributes.update(fill)
     coordinates = _coordinates(variable, siblings)
@@ -288,5 +292,3 @@ def _places(chunks: tuple[tuple[int, ...], ...]) -> list[list[int]]:
 
 def _join(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
-
-

@@ -65,11 +65,20 @@ def test_format_0_is_read_as_ever() -> None:
     assert first.sizes.tolist() == [100, 101, 102, 103, 104, 105]
     assert first.digests is not None
     assert first.digests.tobytes() == bytes(range(96))
-    assert (when.dtype.str, when.is_coord, when.encoding) == ("<M8[us]", True, {"units": "days since 1850-01-01"})
+    assert (when.dtype.str, when.is_coord, when.encoding) == (
+        "<M8[us]",
+        True,
+        {"units": "days since 1850-01-01"},
+    )
     assert (month.dtype.str, month.grid.kind, month.codecs.name) == ("<U3", "rectilinear", "none")
     assert wide.inner is not None
     assert wide.inner.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
-    assert (day.calendar, day.inline, day.dtype.str, day.in_memory) == (Calendar("noleap", True), b"as encoded", "|O", True)
+    assert (day.calendar, day.inline, day.dtype.str, day.in_memory) == (
+        Calendar("noleap", True),
+        b"as encoded",
+        "|O",
+        True,
+    )
 
 
 def test_format_0_names_these_objects() -> None:

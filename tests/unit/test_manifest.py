@@ -56,7 +56,11 @@ def assert_equal(left: Any, right: Any) -> None:
     elif isinstance(left, dict | list | tuple):
         assert type(left) is type(right)
         assert len(left) == len(right)
-        pairs = zip(left.items(), right.items(), strict=True) if isinstance(left, dict) else zip(left, right, strict=True)
+        pairs = (
+            zip(left.items(), right.items(), strict=True)
+            if isinstance(left, dict)
+            else zip(left, right, strict=True)
+        )
         for pair in pairs:
             assert_equal(*pair)
     else:
@@ -92,7 +96,10 @@ def test_packed_form_is_exact(manifest: Manifest) -> None:
 def test_real_dataset_is_exact(tmp_path: Path) -> None:
     times = np.array(["2000-01-01", "NaT"], "M8[us]")
     dataset = xr.Dataset(
-        {"a": ("t", np.array([1, 2], ">i2"), {"x": np.float32(1)}), "d": ("t", [cftime.Datetime360Day(1, 2, 30)] * 2)},
+        {
+            "a": ("t", np.array([1, 2], ">i2"), {"x": np.float32(1)}),
+            "d": ("t", [cftime.Datetime360Day(1, 2, 30)] * 2),
+        },
         {"t": times, "s": ("t", np.array(["a", "b"], object))},
     ).chunk(t=1)
     manifest = manifest_of(tmp_path, dataset.assign(d=dataset.d.load()))
@@ -104,7 +111,7 @@ def test_every_flipped_or_missing_byte_is_noticed() -> None:
     for position in range(0, len(data), 7):
         damaged = bytearray(data)
         damaged[position] ^= 0x41
-        with pytest.raises((CorruptChunkError, StoreError), match="damaged|upgrade"):
+        with pytest.raises((CorruptChunkError, StoreError), match=r"damaged|upgrade"):
             from_idx(bytes(damaged))
         with pytest.raises(CorruptChunkError, match="damaged"):
             from_idx(data[:position])
@@ -159,7 +166,12 @@ def test_newer_format_says_upgrade() -> None:
 
 def test_version_changes_with_all_that_a_version_is() -> None:
     base = variable()
-    inline = {"tokens": base.tokens[:0], "groups": base.groups[:0], "sizes": base.sizes[:0], "chunks": ((2,), (4,))}
+    inline = {
+        "tokens": base.tokens[:0],
+        "groups": base.groups[:0],
+        "sizes": base.sizes[:0],
+        "chunks": ((2,), (4,)),
+    }
     other_token = base.tokens.copy()
     other_token[2, 19] ^= 1
     variants = [
@@ -185,7 +197,10 @@ def test_version_changes_with_all_that_a_version_is() -> None:
     nodes = [Node({"a": 1}), Node({"a": 1.0}), Node({}, {"coordinates": "x"})]
     versions += [Manifest.build("dataset", (base,), nodes={"": node}).version for node in nodes]
     versions += [Manifest.build("dataarray", (base,), name=name).version for name in (None, "a", "b")]
-    versions += [Manifest.build("datatree", (base,)).version, Manifest.build("datatree", (base,), nodes={"n": Node()}).version]
+    versions += [
+        Manifest.build("datatree", (base,)).version,
+        Manifest.build("datatree", (base,), nodes={"n": Node()}).version,
+    ]
     calendar = replace(base, dtype=np.dtype("O"), calendar=Calendar("noleap", True))
     versions += [Manifest.build("dataset", (calendar,)).version]
     versions += [Manifest.build("dataset", (replace(calendar, calendar=Calendar("noleap", False)),)).version]
@@ -195,7 +210,9 @@ def test_version_changes_with_all_that_a_version_is() -> None:
 def test_version_ignores_order_place_and_size() -> None:
     base, other = variable(), variable(path="other")
     version = Manifest.build("dataset", (base, other)).version
-    moved = replace(base, groups=base.groups + np.uint16(1), sizes=base.sizes * 2, digests=np.ones((3, 16), "u1"))
+    moved = replace(
+        base, groups=base.groups + np.uint16(1), sizes=base.sizes * 2, digests=np.ones((3, 16), "u1")
+    )
     reordered = replace(moved, attrs=dict(reversed(base.attrs.items())))
     assert Manifest.build("dataset", (other, reordered), info={"time": "now"}).version == version
     # Blosc's settings say nothing where nothing is compressed.
@@ -217,21 +234,35 @@ def test_doubled_paths_and_wrong_shapes_are_refused() -> None:
         {"groups": np.zeros(2, "<u2")},
         {"digests": np.zeros((3, 20), "u1")},
         {"dims": ("time",)},
-        {"inline": b"", "tokens": np.zeros((0, 20), "u1"), "groups": np.zeros(0, "<u2"), "sizes": np.zeros(0, "<u8")},
+        {
+            "inline": b"",
+            "tokens": np.zeros((0, 20), "u1"),
+            "groups": np.zeros(0, "<u2"),
+            "sizes": np.zeros(0, "<u8"),
+        },
     ]:
         with pytest.raises(InvalidInputError, match="variable 't2m' has"):
             variable(**changes)
 
 
 def test_bad_attribute_names_the_variable() -> None:
-    with pytest.raises(UncacheableError, match="attributes of variable 't2m' → 'bad' → a value of type builtins.set"):
+    with pytest.raises(
+        UncacheableError, match=r"attributes of variable 't2m' → 'bad' → a value of type builtins.set"
+    ):
         Manifest.build("dataset", (variable(attrs={"bad": {1}}),))
 
 
-@pytest.mark.parametrize("name", ["standard", "noleap", "360_day", "all_leap", "julian", "proleptic_gregorian"])
+@pytest.mark.parametrize(
+    "name", ["standard", "noleap", "360_day", "all_leap", "julian", "proleptic_gregorian"]
+)
 def test_cftime_is_exact(name: str) -> None:
     dates = np.array(
-        [[cftime.datetime(1, 1, 1, calendar=name), cftime.datetime(9999, 12, 30, 23, 59, 59, 999999, calendar=name)]]
+        [
+            [
+                cftime.datetime(1, 1, 1, calendar=name),
+                cftime.datetime(9999, 12, 30, 23, 59, 59, 999999, calendar=name),
+            ]
+        ]
     )
     numbers, calendar = to_storable(dates)
     assert numbers.dtype == "<i8"
@@ -255,7 +286,14 @@ def test_objects_without_a_form() -> None:
 
 
 def test_packing_is_dropped() -> None:
-    encoding = {"scale_factor": 0.1, "_FillValue": 3, "dtype": "i2", "chunks": (1,), "coordinates": None, "units": "K"}
+    encoding = {
+        "scale_factor": 0.1,
+        "_FillValue": 3,
+        "dtype": "i2",
+        "chunks": (1,),
+        "coordinates": None,
+        "units": "K",
+    }
     assert kept_encoding(encoding) == {"units": "K", "coordinates": None}
 
 

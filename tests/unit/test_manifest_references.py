@@ -39,7 +39,11 @@ def times(unit: str = "us") -> np.ndarray[Any, Any]:
 def rich() -> xr.Dataset:
     return xr.Dataset(
         {
-            "t2m": (("time", "lat"), np.arange(6, dtype=">f4").reshape(3, 2), {"units": "K", "range": [0.5, 2]}),
+            "t2m": (
+                ("time", "lat"),
+                np.arange(6, dtype=">f4").reshape(3, 2),
+                {"units": "K", "range": [0.5, 2]},
+            ),
             "flag": ("time", np.array([True, False, True])),
             "wave": ("lat", np.array([1 + 2j, np.nan])),
             "name": ("time", np.array(["a", "", "bé"])),
@@ -56,7 +60,14 @@ def rich() -> xr.Dataset:
             "lat": ("lat", np.array([1.0, 2.0])),
             "height": ((), 2.0, {"units": "m"}),
             "label": ("lat", ["n", "s"]),
-            "model_day": ("time", [cftime.DatetimeNoLeap(1850, 2, 28), cftime.DatetimeNoLeap(1850, 3, 1, 0, 0, 0, 7), cftime.DatetimeNoLeap(2200, 1, 1)]),
+            "model_day": (
+                "time",
+                [
+                    cftime.DatetimeNoLeap(1850, 2, 28),
+                    cftime.DatetimeNoLeap(1850, 3, 1, 0, 0, 0, 7),
+                    cftime.DatetimeNoLeap(2200, 1, 1),
+                ],
+            ),
             "lonely": ("other", [1, 2, 3]),
         },
         {"title": "all there is", "version": 1},
@@ -99,7 +110,13 @@ def test_values_survive_to_the_bit(tmp_path: Path) -> None:
 
 
 def test_undecoded_fill_value_can_be_opened(tmp_path: Path) -> None:
-    for dtype, fill in [("f4", np.float32(9)), ("i2", np.int16(9)), ("U1", "9"), ("?", True), ("c8", np.complex64(9))]:
+    for dtype, fill in [
+        ("f4", np.float32(9)),
+        ("i2", np.int16(9)),
+        ("U1", "9"),
+        ("?", True),
+        ("c8", np.complex64(9)),
+    ]:
         dataset = xr.Dataset({"x": ("i", np.zeros(2, dtype), {"_FillValue": fill})})
         plain = open_plain(write(tmp_path, manifest_of(tmp_path, dataset)), mask_and_scale=False)
         assert dtype in ("c8", "U1") or plain.x.attrs["_FillValue"] == fill
@@ -112,8 +129,14 @@ def test_coordinates(tmp_path: Path) -> None:
     )
     dataset.a.encoding["coordinates"] = "lon"
     document = json.loads(to_kerchunk(manifest_of(tmp_path, dataset), str(tmp_path)))
-    attributes = {name: json.loads(document["refs"][f"{name}zarr.json"])["attributes"] for name in ("", "a/", "b/")}
-    assert attributes == {"": {"coordinates": "lat"}, "a/": {"coordinates": "lon"}, "b/": {"coordinates": "h"}}
+    attributes = {
+        name: json.loads(document["refs"][f"{name}zarr.json"])["attributes"] for name in ("", "a/", "b/")
+    }
+    assert attributes == {
+        "": {"coordinates": "lat"},
+        "a/": {"coordinates": "lon"},
+        "b/": {"coordinates": "h"},
+    }
     plain = open_plain(write(tmp_path, manifest_of(tmp_path, dataset)))
     assert set(plain.coords) == {"lon", "lat", "h"}
 
@@ -166,16 +189,22 @@ def test_any_grid(tmp_path_factory: pytest.TempPathFactory, chunks: Any, wide: b
 
 def test_irregular_blocks_with_large_inner_chunks_need_no_setting(tmp_path: Path) -> None:
     values = np.arange(7 * 10000, dtype="f8").reshape(7, 10000)
-    stored = store_variable(str(tmp_path), "v", xr.Variable(("a", "b"), values), chunks=((2, 4, 1), (8500, 1500)))
+    stored = store_variable(
+        str(tmp_path), "v", xr.Variable(("a", "b"), values), chunks=((2, 4, 1), (8500, 1500))
+    )
     assert stored.grid.kind == "inner"
-    np.testing.assert_array_equal(open_plain(write(tmp_path, Manifest.build("dataset", (stored,)))).v.values, values)
+    np.testing.assert_array_equal(
+        open_plain(write(tmp_path, Manifest.build("dataset", (stored,)))).v.values, values
+    )
 
 
 def test_hinted_inner_chunks_are_shards(tmp_path: Path) -> None:
     values = np.arange(40.0).reshape(4, 10)
     variable = xr.Variable(("a", "b"), values)
     stored = store_variable(str(tmp_path), "v", variable, chunks=((2, 2), (10,)), inner_shape=(1, 3))
-    np.testing.assert_array_equal(open_plain(write(tmp_path, Manifest.build("dataset", (stored,)))).v.values, values)
+    np.testing.assert_array_equal(
+        open_plain(write(tmp_path, Manifest.build("dataset", (stored,)))).v.values, values
+    )
     stored = store_variable(str(tmp_path), "v", variable, chunks=((2, 2), (5, 5)), inner_shape=(1, 3))
     with pytest.raises(InvalidInputError, match="do not divide its blocks"):
         to_kerchunk(Manifest.build("dataset", (stored,)), "/r")
@@ -185,7 +214,10 @@ def test_missing_offsets_are_refused(tmp_path: Path) -> None:
     values = np.zeros((3, 9000))
     stored = store_variable(str(tmp_path), "v", xr.Variable(("a", "b"), values), chunks=((1, 2), (9000,)))
     fields = {name: getattr(stored, name) for name in stored.__dataclass_fields__}
-    for inner, message in [(None, "are missing"), (stored.inner[:-1], "has 2 offsets of inner chunks; expected 3")]:
+    for inner, message in [
+        (None, "are missing"),
+        (stored.inner[:-1], "has 2 offsets of inner chunks; expected 3"),
+    ]:
         broken = StoredVariable(**{**fields, "inner": inner})
         with pytest.raises(InvalidInputError, match=message):
             to_kerchunk(Manifest.build("dataset", (broken,)), "/r")

@@ -1,0 +1,18 @@
+"""The catalog: entries and their versions, runs, and which values the newest versions hold."""
+
+from daskcache.catalog.entries import Catalog
+from daskcache.catalog.records import RunRecord, Wanted
+from daskcache.catalog.tokens import TokenIndex
+from daskcache.catalog.versions import Latest, VersionInfo
+from daskcache.names import check_name, check_namespace
+
+__all__ = [
+    "Catalog",
+    "Latest",
+    "RunRecord",
+    "TokenIndex",
+    "VersionInfo",
+    "Wanted",
+    "check_name",
+    "check_namespace",
+]

@@ -1,0 +1,90 @@
+"""Versions of an entry, and which of them its name opens."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Self
+
+from daskcache.catalog.layout import write_json
+from daskcache.names import is_version
+
+__all__ = ["Latest", "VersionInfo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Latest:
+    """What an entry's name opens."""
+
+    version: str
+    """40 hex digits."""
+    time: str
+    """When it was published, ISO 8601 in UTC."""
+    run: str | None
+    """The run that published it."""
+
+    def to_json(self) -> bytes:
+        """Write the content of ``latest``.
+
+        Returns
+        -------
+        bytes
+            JSON.
+
+        Examples
+        --------
+        >>> latest = Latest("0" * 40, "2026-01-01T00:00:00+00:00", None)
+        >>> Latest.from_json(latest.to_json()) == latest
+        True
+        """
+        return write_json(asdict(self))
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Self:
+        """Read what `to_json` wrote.
+
+        Parameters
+        ----------
+        data : bytes
+            JSON.
+
+        Returns
+        -------
+        Latest
+            The document.
+
+        Raises
+        ------
+        ValueError
+            It is no such document.
+
+        Examples
+        --------
+        >>> Latest.from_json(b'{"version": "../.."}')
+        Traceback (most recent call last):
+        ...
+        ValueError: expected a version, a time and a run, got {'version': '../..'}
+        """
+        document = json.loads(data)
+        match document:
+            case {"version": str(version), "time": str(time), "run": str() | None as run} if is_version(
+                version
+            ):
+                return cls(version, time, run)
+        raise ValueError(f"expected a version, a time and a run, got {document!r:.200}")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One version of an entry."""
+
+    version: str
+    """40 hex digits."""
+    time: str
+    """When it was last published, ISO 8601 in UTC; empty where its document cannot be read."""
+    size_bytes: int
+    """Of its objects and inline values; blocks that other versions share count in each."""
+    nblocks: int
+    """Its blocks in the pool."""
+    is_latest: bool
+    """Whether the entry's name opens it."""
