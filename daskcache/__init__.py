@@ -1,0 +1,57 @@
+"""Persist dask and xarray pipelines block by block: compute every block once."""
+
+from importlib.metadata import version as _version
+
+from daskcache.accessor import register as _register
+from daskcache.activation import activate, activate_if_enabled, deactivate
+from daskcache.errors import (
+    CorruptChunkError,
+    DaskcacheError,
+    DaskcacheWarning,
+    EntryNotFoundError,
+    InvalidInputError,
+    MissingExtraError,
+    NotStoredError,
+    ReadOnlyError,
+    SourceChangedError,
+    StoreError,
+    StoreFullError,
+    UncacheableError,
+)
+from daskcache.fingerprint import fingerprint_as, version
+from daskcache.identity import token
+from daskcache.lazy import checkpoint
+from daskcache.lazy import open_entry as open  # noqa: A004
+from daskcache.persist import persist
+from daskcache.runs import last_run
+from daskcache.status import status
+
+__all__ = [
+    "CorruptChunkError",
+    "DaskcacheError",
+    "DaskcacheWarning",
+    "EntryNotFoundError",
+    "InvalidInputError",
+    "MissingExtraError",
+    "NotStoredError",
+    "ReadOnlyError",
+    "SourceChangedError",
+    "StoreError",
+    "StoreFullError",
+    "UncacheableError",
+    "activate",
+    "checkpoint",
+    "deactivate",
+    "fingerprint_as",
+    "last_run",
+    "open",
+    "persist",
+    "status",
+    "token",
+    "version",
+]
+
+__version__ = _version("daskcache")
+
+_register()
+activate_if_enabled()

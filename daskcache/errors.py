@@ -6,9 +6,12 @@ pickles intact, because it may cross a cluster.
 
 from __future__ import annotations
 
+import warnings
+
 __all__ = [
     "CorruptChunkError",
     "DaskcacheError",
+    "DaskcacheWarning",
     "EntryNotFoundError",
     "InvalidInputError",
     "MissingExtraError",
@@ -18,6 +21,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UncacheableError",
+    "warn_once",
 ]
 
 
@@ -40,6 +44,10 @@ class DaskcacheError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,)
+
+
+class DaskcacheWarning(RuntimeWarning):
+    """The result is right, but something was not stored or not found."""
 
 
 class InvalidInputError(DaskcacheError, ValueError):
@@ -113,3 +121,33 @@ class ReadOnlyError(StoreError, PermissionError):
 
 class CorruptChunkError(StoreError):
     """A stored object fails its checksum or cannot be decoded."""
+
+
+_warned: set[str] = set()
+
+
+def warn_once(message: str, stacklevel: int = 3) -> None:
+    """Warn, once per process for each message.
+
+    A store that is full would otherwise say so for every block.
+
+    Parameters
+    ----------
+    message : str
+        What happened, and what it means for the result.
+    stacklevel : int, optional
+        Whose line is shown, as in `warnings.warn`.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_once("an example")
+    ...     warn_once("an example")
+    >>> len(caught)
+    1
+    """
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, DaskcacheWarning, stacklevel=stacklevel)

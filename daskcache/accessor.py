@@ -1,0 +1,119 @@
+"""The accessor ``.cache`` of Dataset, DataArray and DataTree."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import xarray as xr
+
+from daskcache.identity import token
+from daskcache.lazy import checkpoint
+from daskcache.persist import persist
+from daskcache.status import Status, status
+
+__all__ = ["CacheAccessor"]
+
+
+class CacheAccessor:
+    """Store, mark and identify an xarray object.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset, xarray.DataArray or xarray.DataTree
+        The object.
+
+    Examples
+    --------
+    >>> import dask.array as da, daskcache
+    >>> ds = xr.Dataset({"t": ("x", da.arange(4, chunks=2) * 2)})
+    >>> with daskcache.activate("memory://doc-accessor"):
+    ...     kept = ds.cache.persist("doubled")
+    ...     ds.cache.status().is_complete
+    True
+    >>> kept.t.values
+    array([0, 2, 4, 6])
+    """
+
+    def __init__(self, obj: Any) -> None:
+        self._obj = obj
+
+    @property
+    def token(self) -> str:
+        """The identity of the object.
+
+        Returns
+        -------
+        str
+            40 hex digits; see `daskcache.token`.
+        """
+        return token(self._obj)
+
+    def persist(
+        self,
+        name: str | None = None,
+        *,
+        namespace: str | None = None,
+        store: str | None = None,
+        chunks: Any = None,
+    ) -> Any:
+        """Store the object, computing what is missing, and give it back as it is stored.
+
+        Parameters
+        ----------
+        name : str, optional
+            The entry's name in the namespace; by default its version.
+        namespace : str, optional
+            Instead of the configured one.
+        store : str, optional
+            URL or path, instead of the configured one.
+        chunks : optional
+            Rechunk first.
+
+        Returns
+        -------
+        xarray.Dataset, xarray.DataArray or xarray.DataTree
+            The same kind of object, lazy, read from the store; see `daskcache.persist`.
+        """
+        return persist(self._obj, name, namespace=namespace, store=store, chunks=chunks)
+
+    def checkpoint(
+        self, name: str | None = None, *, namespace: str | None = None, store: str | None = None
+    ) -> Any:
+        """Mark the object's blocks as worth storing: they are when they are first computed.
+
+        Parameters
+        ----------
+        name : str, optional
+            The entry's name in the namespace; by default its version.
+        namespace : str, optional
+            Instead of the configured one.
+        store : str, optional
+            URL or path, instead of the configured one.
+
+        Returns
+        -------
+        xarray.Dataset, xarray.DataArray or xarray.DataTree
+            The same values; see `daskcache.checkpoint`.
+        """
+        return checkpoint(self._obj, name, namespace=namespace, store=store)
+
+    def status(self) -> Status:
+        """Tell which blocks of the object are stored.
+
+        Returns
+        -------
+        Status
+            Counts and bytes for each variable; see `daskcache.status.status`.
+        """
+        return status(self._obj)
+
+
+def register() -> None:
+    """Register the accessor; called once, when daskcache is imported."""
+    registrations: tuple[Any, ...] = (
+        xr.register_dataset_accessor,
+        xr.register_dataarray_accessor,
+        xr.register_datatree_accessor,
+    )
+    for registration in registrations:
+        registration("cache")(CacheAccessor)

@@ -1,0 +1,164 @@
+"""Publishing checkpoints: when a run has all blocks of an object, its manifest is written by the graph itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+from daskcache.catalog import Catalog
+from daskcache.checkpoints import Checkpoint
+from daskcache.dask_internals import DataNode, GraphNode, Key, List, Task, TaskRef
+from daskcache.errors import StoreError, warn_once
+from daskcache.fingerprint import Fingerprinter
+from daskcache.plan import Plan
+from daskcache.pool import StoredBlock
+from daskcache.publishing import Publication, draft_manifest
+
+__all__ = ["publish_checkpoints"]
+
+
+def publish_checkpoints(
+    dsk: HighLevelGraph,
+    outputs: Sequence[Key],
+    checkpoints: Mapping[str, Checkpoint],
+    numblocks: Mapping[str, tuple[int, ...]],
+    targets: Mapping[Key, StoredBlock],
+    plan: Plan,
+    fingerprinter: Fingerprinter,
+    info: Callable[[], Mapping[str, Any]],
+    run: str,
+) -> HighLevelGraph:
+    """Add, for each object of which this run has all blocks, the task that writes its manifest.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph
+        The rewritten graph.
+    outputs : sequence of Hashable
+        The keys that are wanted.
+    checkpoints : mapping of str to Checkpoint
+        The marks, by layer.
+    numblocks : mapping of str to tuple of int
+        How many blocks each of these layers has.
+    targets : mapping of Hashable to StoredBlock
+        Where the marked blocks that are needed belong.
+    plan : Plan
+        What is loaded and written.
+    fingerprinter : Fingerprinter
+        Gives in-memory values their identities.
+    info : callable
+        Gives what the manifest says of its origin.
+    run : str
+        The run's id.
+
+    Returns
+    -------
+    HighLevelGraph
+        With one more small task for each block that is written, on which the publishing waits so that it holds no
+        block in memory, and an output that waits for the publishing.
+    """
+    layers, dependencies = dict(dsk.layers), {name: set(deps) for name, deps in dsk.dependencies.items()}
+    for objects in _complete(checkpoints, numblocks, targets, plan).values():
+        checkpoint = checkpoints[next(iter(objects.values()))]
+        settings = checkpoint.settings
+        blocks = {
+            path: [targets[(layer, *index)] for index in np.ndindex(*numblocks[layer])]
+            for path, layer in objects.items()
+        }
+        draft = draft_manifest(checkpoint.outline, blocks, settings, fingerprinter, info())
+        entry = checkpoint.entry or draft.manifest.version
+        catalog = Catalog(settings.store, settings.namespace)
+        latest = catalog.latest(entry)
+        if latest is not None and latest.version == draft.manifest.version:
+            continue
+        output = _terminal(outputs, layers, dependencies)
+        if output is None:
+            continue
+        publication = Publication(draft, settings, entry, run, np.empty((0, 2), "i8"))
+        name = f"daskcache-publish-{run}-{len(layers)}"
+        key, layer = output
+        inner: Key = f"{name}-before"
+        written = [
+            inner if block == key else block
+            for path_layer in objects.values()
+            for index in np.ndindex(*numblocks[path_layer])
+            if (block := (path_layer, *index)) in plan.writes
+        ]
+        tasks: dict[Key, GraphNode] = {}
+        for number, block in enumerate(written):
+            tasks[name, number] = Task((name, number), _done, TaskRef(block))
+        tasks[name] = Task(name, _publish, DataNode(None, publication), List(*map(TaskRef, list(tasks))))
+        held = dict(layers[layer])
+        held[inner] = held[key].substitute({}, key=inner)
+        held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
+        # One layer, because the two refer to one another.
+        layers[layer] = MaterializedLayer({**held, **tasks}, annotations=layers[layer].annotations)
+        dependencies[layer] |= {path_layer for path_layer in objects.values() if path_layer in layers}
+        dependencies[layer].discard(layer)
+    return HighLevelGraph(layers, dependencies)
+
+
+def _complete(
+    checkpoints: Mapping[str, Checkpoint],
+    numblocks: Mapping[str, tuple[int, ...]],
+    targets: Mapping[Key, StoredBlock],
+    plan: Plan,
+) -> dict[tuple[Any, ...], dict[str, str]]:
+    """Find the objects of which all blocks are loaded or written: by object, the layer of each path."""
+    objects: dict[tuple[Any, ...], dict[str, str]] = {}
+    for layer, checkpoint in checkpoints.items():
+        settings = checkpoint.settings
+        if settings.mode not in ("write", "readwrite"):
+            continue
+        identity = (id(checkpoint.outline), checkpoint.entry, settings.store, settings.namespace)
+        if all(_is_kept((layer, *index), targets, plan) for index in np.ndindex(*numblocks[layer])):
+            objects.setdefault(identity, {})[checkpoint.path] = layer
+    return {
+        identity: paths
+        for identity, paths in objects.items()
+        if {
+            variable.path
+            for variable in checkpoints[next(iter(paths.values()))].outline.variables
+            if variable.values is None
+        }
+        == set(paths)
+    }
+
+
+def _is_kept(key: Key, targets: Mapping[Key, StoredBlock], plan: Plan) -> bool:
+    if key in plan.writes:
+        return True
+    # A block found under another form of storage is loaded from there, and is none of this object's.
+    return key in plan.loads and key in targets and plan.loads[key].id == targets[key].id
+
+
+def _terminal(
+    outputs: Iterable[Key], layers: Mapping[str, Any], dependencies: Mapping[str, set[str]]
+) -> tuple[Key, str] | None:
+    """Find an output on which nothing depends, so that it can wait for a manifest without a cycle."""
+    needed = set().union(*dependencies.values()) if dependencies else set()
+    last = {name for name in layers if name not in needed}
+    for key in outputs:
+        name = key[0] if type(key) is tuple and key else key
+        for layer in (name, *last) if name in last else last:
+            if key in layers[layer]:
+                return key, layer
+    return None
+
+
+def _done(block: Any) -> None:
+    return None
+
+
+def _first(value: Any, after: Any) -> Any:
+    return value
+
+
+def _publish(publication: Publication, written: Sequence[None]) -> None:
+    try:
+        publication.publish(())
+    except StoreError as error:
+        warn_once(f"the result is right, but was not published: {error}")

@@ -1,0 +1,318 @@
+"""Marks, loads and writes in a graph: what the pass puts in, and how it rewrites a graph by a plan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+from daskcache.dask_internals import (
+    Blockwise,
+    BlockwiseDep,
+    DataNode,
+    GraphNode,
+    Key,
+    Task,
+    TaskRef,
+    blockwise_token,
+    convert_legacy_graph,
+    getter,
+)
+from daskcache.fingerprint import Digester
+from daskcache.plan import Plan
+from daskcache.pool import StoredBlock
+
+__all__ = [
+    "BlockLookup",
+    "StoredBlocks",
+    "keys_of",
+    "load_array",
+    "load_layer",
+    "load_task",
+    "name_layer",
+    "substitute",
+]
+
+
+class StoredBlocks(BlockwiseDep):
+    """The stored blocks of a layer, each made when dask makes its task.
+
+    Parameters
+    ----------
+    numblocks : tuple of int
+        How many blocks the layer has along each dimension.
+    block : callable
+        Gives the stored block for a tuple of block numbers; picklable.
+    token : str
+        What stands for all of it in dask's names.
+    """
+
+    produces_tasks = False
+
+    def __init__(
+        self,
+        numblocks: tuple[int, ...],
+        block: Callable[[tuple[int, ...]], StoredBlock],
+        token: str,
+    ) -> None:
+        self.numblocks = numblocks
+        self._block = block
+        self._token = token
+
+    def __getitem__(self, idx: tuple[int, ...]) -> StoredBlock:
+        return self._block(idx)
+
+    def __dask_tokenize__(self) -> tuple[str, str]:
+        return type(self).__name__, self._token
+
+
+def load_layer(
+    name: str,
+    blocks: StoredBlocks,
+    annotations: Mapping[str, Any] | None = None,
+) -> Blockwise:
+    """Make the layer that loads stored blocks, without making its tasks.
+
+    Parameters
+    ----------
+    name : str
+        The layer's name.
+    blocks : StoredBlocks
+        What is loaded.
+    annotations : mapping, optional
+        dask's annotations for the layer.
+
+    Returns
+    -------
+    Blockwise
+        Each task is dask's ``getter`` on a stored block, so that a selection behind it reads only what it needs.
+    """
+    ndim = len(blocks.numblocks)
+    literal: Any = _whole(ndim)
+    indices = tuple(f".{i}" for i in range(ndim))
+    task = Task(
+        name,
+        getter,
+        TaskRef(blockwise_token(0)),
+        TaskRef(blockwise_token(1)),
+        _data_producer=True,
+    )
+    return Blockwise(
+        name,
+        indices,
+        task,
+        [(blocks, indices), (literal, None)],
+        numblocks={},
+        annotations=annotations,
+    )
+
+
+def load_task(key: Key, block: StoredBlock) -> Task:
+    """Make the task that loads one stored block.
+
+    Parameters
+    ----------
+    key : Hashable
+        The task's key.
+    block : StoredBlock
+        What is loaded.
+
+    Returns
+    -------
+    Task
+        dask's ``getter`` on the stored block.
+    """
+    return Task(
+        key,
+        getter,
+        DataNode(None, block),
+        DataNode(None, _whole(len(block.shape))),
+        _data_producer=True,
+    )
+
+
+def load_array(
+    name: str,
+    blocks: StoredBlocks,
+    chunks: tuple[tuple[int, ...], ...],
+    dtype: np.dtype[Any],
+) -> da.Array:
+    """Make the dask array that loads stored blocks.
+
+    Parameters
+    ----------
+    name : str
+        The array's name in dask.
+    blocks : StoredBlocks
+        What is loaded.
+    chunks : tuple of tuple of int
+        Lengths of the blocks along each dimension.
+    dtype : numpy.dtype
+        The blocks' dtype in memory.
+
+    Returns
+    -------
+    dask.array.Array
+        Lazy, one load per block.
+    """
+    graph = HighLevelGraph({name: load_layer(name, blocks)}, {name: set()})
+    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), dtype))
+
+
+def substitute(
+    dsk: HighLevelGraph,
+    plan: Plan,
+    write: Callable[[Key, Any, StoredBlock], Any] | None = None,
+    write_all: Callable[[Blockwise, Mapping[tuple[int, ...], StoredBlock]], Blockwise] | None = None,
+) -> HighLevelGraph:
+    """Rewrite a graph by a plan, keeping it high level.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph
+        The graph; it is not changed.
+    plan : Plan
+        What to load and write.
+    write : callable, optional
+        Makes, of a key, its task and where its block goes, the task that also writes the block. Without it nothing is
+        written.
+    write_all : callable, optional
+        Makes, of a blockwise layer and where the block of each index goes, the layer that also writes them all.
+
+    Returns
+    -------
+    HighLevelGraph
+        Layers that nothing needs are gone. A layer of which all needed blocks are stored is one ``Blockwise`` of
+        loads; one of which some are, one materialised layer of the same name. The others are as they were.
+    """
+    wanted = _by_layer(dsk, plan)
+    owner = {key: name for name, keys in wanted.items() for key in keys}
+    layers: dict[str, Any] = {}
+    dependencies: dict[str, set[str]] = {}
+    for name, keys in wanted.items():
+        layer = dsk.layers[name]
+        loads = {key: plan.loads[key] for key in keys if key in plan.loads}
+        writes = {key: plan.writes[key] for key in keys if key in plan.writes} if write else {}
+        if not loads and not writes:
+            layers[name] = layer
+            dependencies[name] = {dep for dep in dsk.dependencies[name] if dep in wanted}
+            continue
+        numblocks = _numblocks(layer)
+        if len(loads) == len(keys) and numblocks is not None:
+            layers[name] = load_layer(name, _loads(name, loads, numblocks), layer.annotations)
+            dependencies[name] = set()
+            continue
+        if len(writes) == len(keys) and isinstance(layer, Blockwise) and write_all:
+            layers[name] = write_all(layer, {key[1:]: block for key, block in writes.items()})
+            dependencies[name] = {dep for dep in dsk.dependencies[name] if dep in wanted}
+            continue
+        tasks: dict[Key, Any] = {}
+        rest = convert_legacy_graph(
+            {key: layer[key] for key in keys if key not in loads}, all_keys=owner.keys()
+        )
+        for key in keys:
+            if key in loads:
+                tasks[key] = load_task(key, loads[key])
+            elif key in writes:
+                assert write is not None
+                tasks[key] = write(key, rest[key], writes[key])
+            else:
+                tasks[key] = rest[key]
+        layers[name] = MaterializedLayer(tasks, annotations=layer.annotations)
+        dependencies[name] = {
+            owner[dep]
+            for task in tasks.values()
+            if isinstance(task, GraphNode)
+            for dep in task.dependencies
+            if dep in owner and owner[dep] != name
+        }
+    return HighLevelGraph(layers, dependencies)
+
+
+def _by_layer(dsk: HighLevelGraph, plan: Plan) -> dict[str, list[Key]]:
+    """Sort the keys of a plan by the layer that holds them."""
+    blockwise = {layer.output: name for name, layer in dsk.layers.items() if isinstance(layer, Blockwise)}
+    found: dict[str, list[Key]] = {}
+    others: set[Key] = set()
+    for keys in (plan.computes, plan.loads):
+        for key in keys:
+            name = blockwise.get(key[0]) if type(key) is tuple and key else None
+            if name is None:
+                others.add(key)
+            else:
+                found.setdefault(name, []).append(key)
+    for name, layer in dsk.layers.items():
+        if not others:
+            break
+        if isinstance(layer, Blockwise):
+            continue
+        held = others.intersection(layer.keys())
+        if held:
+            found[name] = list(held)
+            others -= held
+    return found
+
+
+def _numblocks(layer: Any) -> tuple[int, ...] | None:
+    if not isinstance(layer, Blockwise):
+        return None
+    return tuple(layer.dims[i] for i in layer.output_indices)
+
+
+def _loads(name: str, loads: Mapping[Key, StoredBlock], numblocks: tuple[int, ...]) -> StoredBlocks:
+    by_index = {key[1:]: block for key, block in loads.items()}
+    return StoredBlocks(numblocks, BlockLookup(by_index), name)
+
+
+class BlockLookup:
+    """A picklable function from block numbers to stored blocks."""
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self, blocks: Mapping[tuple[int, ...], StoredBlock]) -> None:
+        self._blocks = blocks
+
+    def __call__(self, index: tuple[int, ...]) -> StoredBlock:
+        """Give the block of an index."""
+        return self._blocks[index]
+
+
+def _whole(ndim: int) -> tuple[slice, ...]:
+    return (slice(None),) * ndim
+
+
+def name_layer(prefix: str, *parts: str) -> str:
+    """Name a layer by what it does.
+
+    Parameters
+    ----------
+    prefix : str
+        What people see of it on a dashboard.
+    *parts : str
+        What tells it from others.
+
+    Returns
+    -------
+    str
+        The same for the same parts. Names in a graph are no tokens: nothing is found by them.
+    """
+    return f"{prefix}-{Digester().digest(b'layer', *(part.encode() for part in parts)).hex()}"
+
+
+def keys_of(arrays: Iterable[da.Array]) -> list[Key]:
+    """List the keys of arrays' blocks, array by array, in C order.
+
+    Parameters
+    ----------
+    arrays : iterable of dask.array.Array
+        The arrays.
+
+    Returns
+    -------
+    list of Hashable
+        Block keys.
+    """
+    return [(array.name, *index) for array in arrays for index in np.ndindex(*array.numblocks)]

@@ -1,0 +1,140 @@
+"""The identity of a whole object: its blocks' tokens, and the token of all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask.array as da
+from dask.highlevelgraph import HighLevelGraph
+
+from daskcache.checkpoints import Targets
+from daskcache.config import Settings
+from daskcache.datasets import Collection, Outline, outline
+from daskcache.errors import UncacheableError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.graph import keys_of
+from daskcache.pool import StoredBlock
+from daskcache.publishing import PLAIN, draft_manifest
+from daskcache.tokens import GraphTokens
+
+__all__ = ["Identified", "identify", "token"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Identified:
+    """An object taken apart, and what its blocks are."""
+
+    outline: Outline
+    """All but the blocks."""
+    arrays: Mapping[str, da.Array]
+    """What dask computes, by the path of its variable."""
+    tokens: GraphTokens
+    """The graph of all arrays."""
+    targets: Mapping[str, list[StoredBlock]]
+    """Where the blocks of each array belong, in C order; not those of `reasons`."""
+    reasons: Mapping[str, UncacheableError] = field(default_factory=dict)
+    """Arrays with a block that cannot be keyed, and the first reason."""
+
+    @property
+    def fingerprinter(self) -> Fingerprinter:
+        """What the tokens were made with.
+
+        Returns
+        -------
+        Fingerprinter
+            Knows the code and the sources that were met.
+        """
+        return self.tokens.fingerprinter
+
+    def require_tokens(self) -> None:
+        """Refuse an object that cannot be keyed.
+
+        Raises
+        ------
+        UncacheableError
+            A block has no deterministic identity; the message says why.
+        """
+        for path, reason in self.reasons.items():
+            raise reason.within(f"variable {path!r}")
+
+
+def identify(obj: Collection, settings: Settings) -> Identified:
+    """Work out what an object's blocks are, without computing or storing anything.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        The object.
+    settings : Settings
+        The token rules, and the store where blocks belong.
+
+    Returns
+    -------
+    Identified
+        With a reason for each array that cannot be keyed.
+
+    Raises
+    ------
+    UncacheableError
+        Something has no storage form.
+    """
+    described, arrays = outline(obj)
+    graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
+    tokens = GraphTokens(graph, Fingerprinter.from_settings(settings))
+    targets: dict[str, list[StoredBlock]] = {}
+    reasons: dict[str, UncacheableError] = {}
+    for path, array in arrays.items():
+        place = Targets.of(described.variable(path), settings)
+        found: list[StoredBlock] = []
+        for key in keys_of([array]):
+            token = tokens.token(key)
+            if token is None:
+                reason = tokens.reason(key)
+                assert reason is not None
+                reasons[path] = reason
+                break
+            target = place.block(key[1:], token, tokens.function(key))
+            loaded = tokens.loaded(key)
+            # A block of a dataset of ours lies in the group of the function that made it.
+            same = isinstance(loaded, StoredBlock) and (loaded.root, loaded.id) == (target.root, target.id)
+            found.append(loaded if same else target)
+        else:
+            targets[path] = found
+    return Identified(described, arrays, tokens, targets, reasons)
+
+
+def token(obj: Any, **settings: Any) -> str:
+    """Give the identity of an object: what is computed from what, and its labels.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        The object. Nothing is computed; no store is looked at.
+    **settings
+        Fields of `daskcache.config.Settings` in place of those configured, such as ``salt``.
+
+    Returns
+    -------
+    str
+        40 hex digits: equal in every process for the same recipe, other for any other.
+
+    Raises
+    ------
+    UncacheableError
+        A block has no deterministic identity, or something has no storage form; the message says why.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> token(da.arange(10, chunks=5) + 1) == token(da.arange(10, chunks=5) + 1)
+    True
+    >>> token(da.arange(10, chunks=5) + 1) == token(da.arange(10, chunks=5) + 2)
+    False
+    """
+    resolved = Settings.from_config(**settings).with_(codecs=PLAIN)
+    identified = identify(obj, resolved)
+    identified.require_tokens()
+    draft = draft_manifest(identified.outline, identified.targets, resolved, identified.fingerprinter, {})
+    return draft.manifest.version

@@ -1,0 +1,174 @@
+"""What stays lazy: checkpoints, and opening what is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import dask.array as da
+import xarray as xr
+
+from daskcache.activation import active_settings
+from daskcache.catalog import Catalog, check_name
+from daskcache.checkpoints import Checkpoint, mark
+from daskcache.config import Settings
+from daskcache.datasets import Collection, assemble, outline
+from daskcache.errors import warn_once
+
+__all__ = ["checkpoint", "open_entry"]
+
+
+def checkpoint(
+    obj: Collection,
+    name: str | None = None,
+    *,
+    namespace: str | None = None,
+    store: str | None = None,
+) -> Any:
+    """Mark an object's blocks as worth storing: they are when they are first computed.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        The object.
+    name : str, optional
+        The name under which the object is published as soon as one run has needed all of it; by default its version.
+    namespace : str, optional
+        Instead of the configured one.
+    store : str, optional
+        URL or path, instead of the configured one.
+
+    Returns
+    -------
+    xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        The same values, chunks and labels, lazy.
+
+    Raises
+    ------
+    UncacheableError
+        Something has no storage form.
+    InvalidInputError
+        The name is not one.
+
+    Warns
+    -----
+    DaskcacheWarning
+        The pass is not on: see `daskcache.activate`.
+
+    Notes
+    -----
+    Costs nothing by itself: the pass puts a load or a write in the place of each mark when the graph runs. Without
+    the pass a mark does nothing.
+
+    Examples
+    --------
+    >>> import daskcache
+    >>> x = da.arange(4, chunks=2) * 2
+    >>> with daskcache.activate("memory://doc-checkpoint"):
+    ...     total = checkpoint(x, "doubled").sum().compute()
+    ...     daskcache.open("doubled").compute()
+    array([0, 2, 4, 6])
+    """
+    settings = Settings.from_config(store=store, namespace=namespace)
+    Catalog(settings.store, settings.namespace)
+    if name is not None:
+        check_name(name)
+    if active_settings() is None:
+        warn_once(
+            "a checkpoint was made, but the pass is not on, so nothing of it will be stored; call daskcache.activate() "
+            "before computing",
+            stacklevel=4,
+        )
+    described, arrays = outline(obj)
+    marked = {
+        path: mark(array, Checkpoint(described, path, name, settings)) for path, array in arrays.items()
+    }
+    return _replaced(obj, marked)
+
+
+def _replaced(obj: Collection, arrays: Mapping[str, Any]) -> Any:
+    """Put other arrays in the place of an object's own."""
+    if isinstance(obj, da.Array):
+        return next(iter(arrays.values()))
+    if isinstance(obj, xr.Dataset):
+        return _replaced_variables(obj, arrays)
+    if isinstance(obj, xr.DataArray):
+        coords = {name: array for name, array in arrays.items() if name in obj.coords and name != obj.name}
+        values = [array for name, array in arrays.items() if name not in coords]
+        result = obj.copy(deep=False, data=values[0]) if values else obj
+        return result.assign_coords(
+            {
+                name: result.coords[name].variable.copy(deep=False, data=array)
+                for name, array in coords.items()
+            }
+        )
+    nodes = {}
+    for node in obj.subtree:
+        path = node.path.removeprefix(obj.path).strip("/")
+        prefix = f"{path}/" if path else ""
+        own = {
+            name: arrays[f"{prefix}{name}"]
+            for name in node.to_dataset(inherit=False).variables
+            if f"{prefix}{name}" in arrays
+        }
+        nodes[f"/{path}"] = _replaced_variables(node.to_dataset(inherit=False), own)
+    tree = xr.DataTree.from_dict(nodes)
+    tree.name = obj.name
+    return tree
+
+
+def _replaced_variables(dataset: xr.Dataset, arrays: Mapping[Any, Any]) -> xr.Dataset:
+    variables = {name: dataset.variables[name].copy(deep=False, data=array) for name, array in arrays.items()}
+    coords = {name: variable for name, variable in variables.items() if name in dataset.coords}
+    data = {name: variable for name, variable in variables.items() if name not in coords}
+    return dataset.assign_coords(coords).assign(data)
+
+
+def open_entry(
+    name: str,
+    *,
+    namespace: str | None = None,
+    version: str | None = None,
+    store: str | None = None,
+) -> Any:
+    """Open what is stored under a name.
+
+    Parameters
+    ----------
+    name : str
+        The entry.
+    namespace : str, optional
+        Instead of the configured one.
+    version : str, optional
+        One of its versions; by default the newest published one.
+    store : str, optional
+        URL or path, instead of the configured one.
+
+    Returns
+    -------
+    xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        Of the kind that was stored, lazy, chunked like its blocks.
+
+    Raises
+    ------
+    EntryNotFoundError
+        Nothing is published under this name.
+    InvalidInputError
+        The name is not one.
+    StoreError
+        The store cannot be read.
+
+    Notes
+    -----
+    Costs two requests.
+
+    Examples
+    --------
+    >>> import daskcache
+    >>> x = daskcache.persist(da.arange(4, chunks=2), "numbers", store="memory://doc-open")
+    >>> open_entry("numbers", store="memory://doc-open").chunks
+    ((2, 2),)
+    """
+    settings = Settings.from_config(store=store, namespace=namespace)
+    manifest = Catalog(settings.store, settings.namespace).open(name, version)
+    return assemble(manifest, settings.store)

@@ -1,0 +1,347 @@
+"""Eager persistence: compute what is missing, store it, publish it, give back what is stored."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import dask.array.optimization
+import dask.base
+import dask.threaded
+import numpy as np
+from dask.diagnostics.progress import ProgressBar
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from dask.utils import format_bytes, format_time
+
+from daskcache import runs, stores
+from daskcache.catalog import Catalog, check_name
+from daskcache.config import Settings
+from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
+from daskcache.datasets import Collection, assemble
+from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
+from daskcache.graph import keys_of, substitute
+from daskcache.identity import identify
+from daskcache.listing import Listing
+from daskcache.manifest import Manifest
+from daskcache.optimizer import writer_for
+from daskcache.plan import Plan, make_plan
+from daskcache.pool import Receipt, StoredBlock
+from daskcache.publishing import Draft, Publication, announce_run, draft_manifest
+from daskcache.records import describe_recipe
+from daskcache.writing import store_block
+
+__all__ = ["persist"]
+
+logger = logging.getLogger("daskcache")
+
+_FAN_IN = 256
+
+
+def persist(
+    obj: Collection,
+    name: str | None = None,
+    *,
+    namespace: str | None = None,
+    store: str | None = None,
+    chunks: Any = None,
+) -> Any:
+    """Store an object, computing what is missing, and give it back as it is stored.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        What to store.
+    name : str, optional
+        The entry's name in the namespace; by default its version, 40 hex digits.
+    namespace : str, optional
+        Instead of the configured one.
+    store : str, optional
+        URL or path, instead of the configured one.
+    chunks : optional
+        Rechunk first, as by the object's own ``chunk`` or ``rechunk``.
+
+    Returns
+    -------
+    xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        The same kind of object, lazy, chunked as it was, read from the store.
+
+    Raises
+    ------
+    UncacheableError
+        Something has no storage form or no deterministic identity. Nothing was computed.
+    InvalidInputError
+        The name is not one. Nothing was computed.
+    StoreFullError
+        It is estimated not to fit (nothing was computed), or the store ran full.
+    StoreError
+        The store cannot be read or written.
+
+    Notes
+    -----
+    Costs one put for each missing block, one listing for each group of siblings, and a constant number of requests
+    besides. Blocks that are finished survive whatever happens to the rest.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> kept = persist(da.arange(10, chunks=5) + 1, "numbers", store="memory://doc-persist")
+    >>> kept.sum().compute()
+    np.int64(55)
+    """
+    settings = Settings.from_config(store=store, namespace=namespace)
+    if name is not None:
+        check_name(name)
+    catalog = Catalog(settings.store, settings.namespace)
+    if settings.mode not in ("write", "readwrite"):
+        raise ReadOnlyError(
+            f"persist has to store, and daskcache.mode is {settings.mode!r}; set it to 'readwrite', or open what is "
+            "stored with daskcache.open"
+        )
+    if chunks is not None:
+        obj = obj.chunk(chunks) if hasattr(obj, "chunk") else obj.rechunk(chunks)
+    return _Persist(obj, name, settings, catalog).run()
+
+
+class _Persist:
+    """One call of persist, step by step."""
+
+    def __init__(self, obj: Collection, name: str | None, settings: Settings, catalog: Catalog) -> None:
+        self.started = time.perf_counter()
+        self.settings = settings
+        self.catalog = catalog
+        self.id = uuid.uuid4().hex
+        self.identified = identify(obj, settings)
+        self.identified.require_tokens()
+        self.draft = self._draft()
+        self.entry = name or self.draft.manifest.version
+
+    def run(self) -> Any:
+        announce_run(self.id, self.settings, self.entry, self.identified.targets)
+        listing = Listing(self.settings.store)
+        missing = {
+            path: [number for number, block in enumerate(blocks) if listing.find(block) is None]
+            for path, blocks in self.identified.targets.items()
+        }
+        plan = Plan()
+        receipts: Sequence[Receipt] = ()
+        if any(missing.values()):
+            self._announce(missing, listing)
+            plan = self._plan(missing)
+            manifest, receipts = self._compute(missing, plan)
+        else:
+            manifest = self._publish(_places(self.draft, {}), ())
+        self.catalog.finish_run(self.id)
+        self._record(manifest, plan, missing, receipts)
+        return assemble(manifest, self.settings.store)
+
+    def _draft(self) -> Draft:
+        info = describe_recipe(self.identified.tokens, self.identified.arrays)
+        return draft_manifest(
+            self.identified.outline,
+            self.identified.targets,
+            self.settings,
+            self.identified.fingerprinter,
+            info,
+        )
+
+    def _plan(self, missing: Mapping[str, list[int]]) -> Plan:
+        arrays, targets = self.identified.arrays, self.identified.targets
+        reusable: dict[Key, StoredBlock] = {}
+        wanted: list[Key] = []
+        for path, array in arrays.items():
+            gone = set(missing[path])
+            for number, key in enumerate(keys_of([array])):
+                if number in gone:
+                    wanted.append(key)
+                else:
+                    reusable[key] = targets[path][number]
+        reads = self.settings.mode == "readwrite"
+        index: Any = self.catalog.token_index() if reads else {}
+
+        def find(key: Key, token: bytes) -> StoredBlock | None:
+            found: StoredBlock | None = reusable.get(key) or index.get(token)
+            return found
+
+        return make_plan(self.identified.tokens, wanted, find=find)
+
+    def _compute(self, missing: Mapping[str, list[int]], plan: Plan) -> tuple[Manifest, Sequence[Receipt]]:
+        arrays, targets = self.identified.arrays, self.identified.targets
+        graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
+        graph = substitute(graph, plan)
+        writer = DataNode(None, writer_for(self.identified.fingerprinter, self.settings))
+        prefix = f"daskcache-store-{self.id}"
+        tasks: dict[Key, Any] = {}
+        for path, array in arrays.items():
+            keys = keys_of([array])
+            for number in missing[path]:
+                key = (prefix, len(tasks))
+                target = DataNode(None, targets[path][number])
+                tasks[key] = Task(key, store_block, TaskRef(keys[number]), target, writer)
+        level: list[Key] = list(tasks)
+        while len(level) > _FAN_IN:
+            # A tree, so that no task has more inputs than a scheduler likes.
+            gathered = []
+            for start in range(0, len(level), _FAN_IN):
+                key = (prefix, len(tasks))
+                tasks[key] = Task(key, _flatten, List(*map(TaskRef, level[start : start + _FAN_IN])))
+                gathered.append(key)
+            level = gathered
+        publication = self._publication(_places(self.draft, missing))
+        last = f"daskcache-publish-{self.id}"
+        tasks[last] = Task(last, _publish, List(*map(TaskRef, level)), DataNode(None, publication))
+        layers = {**graph.layers, prefix: MaterializedLayer(tasks)}
+        dependencies = {**graph.dependencies, prefix: set(graph.layers)}
+        with self._progress():
+            ((manifest, receipts),) = dask.base.compute(_Job(HighLevelGraph(layers, dependencies), last))
+        return manifest, receipts
+
+    def _publication(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Publication:
+        manifest = self.draft.manifest
+        info = {**manifest.info, "missing": len(places)}
+        draft = dataclasses.replace(self.draft, manifest=dataclasses.replace(manifest, info=info))
+        return Publication(draft, self.settings, self.entry, self.id, places)
+
+    def _publish(self, places: np.ndarray[Any, np.dtype[np.int64]], receipts: Sequence[Receipt]) -> Manifest:
+        return self._publication(places).publish(receipts)
+
+    def _announce(self, missing: Mapping[str, list[int]], listing: Listing) -> None:
+        """Say what is about to happen and where; refuse what cannot fit."""
+        targets = self.identified.targets
+        wanted = [targets[path][number] for path, numbers in missing.items() for number in numbers]
+        nbytes = sum(block.nbytes for block in wanted)
+        stored = [found for blocks in targets.values() for block in blocks if (found := listing.find(block))]
+        raw = sum(block.nbytes for block in stored)
+        ratio = sum(block.size_bytes or 0 for block in stored) / raw if raw else 1.0
+        estimate = int(nbytes * min(ratio, 1.0))
+        where = stores.describe(self.settings.store)
+        seconds = self._seconds_per_block()
+        took = f", in about {format_time(seconds * len(wanted))}" if seconds else ""
+        message = (
+            f"daskcache: storing {len(wanted)} of {sum(map(len, targets.values()))} blocks, "
+            f"at most {format_bytes(estimate)}{took}, as {self.settings.namespace}/{self.entry} in {where}"
+        )
+        logger.info(message)
+        if self._shows_progress():
+            sys.stderr.write(f"{message}\n")
+        free = stores.free_bytes(stores.open(self.settings.store)) if self.settings.check_space else None
+        if free is not None and estimate > free:
+            raise StoreFullError(
+                f"{self.settings.namespace}/{self.entry} needs at most {format_bytes(estimate)}, and {where} has "
+                f"{format_bytes(free)} left: nothing was computed; make room, choose another store, or set "
+                "daskcache.check-space to false where it compresses well enough"
+            )
+
+    def _seconds_per_block(self) -> float | None:
+        """Tell how long the blocks of the entry's newest version took, where one was published."""
+        if self.catalog.latest(self.entry) is None:
+            return None
+        info = self.catalog.open(self.entry).info
+        computed = int(info.get("missing", 0))
+        if not computed:
+            return None
+        begun, done = info["created"], info["published"]["time"]
+        taken = datetime.fromisoformat(done) - datetime.fromisoformat(begun)
+        return taken.total_seconds() / computed
+
+    def _shows_progress(self) -> bool:
+        progress = self.settings.progress
+        return sys.stderr.isatty() if progress == "auto" else progress
+
+    def _progress(self) -> contextlib.AbstractContextManager[Any]:
+        if not self._shows_progress():
+            return contextlib.nullcontext()
+        bar: contextlib.AbstractContextManager[Any] = ProgressBar(minimum=1, out=sys.stderr)
+        return bar
+
+    def _record(
+        self,
+        manifest: Manifest,
+        plan: Plan,
+        missing: Mapping[str, list[int]],
+        receipts: Sequence[Receipt],
+    ) -> None:
+        blocks = sum(map(len, self.identified.targets.values()))
+        wanted = sum(map(len, missing.values()))
+        # An output that is loaded was stored under other settings and is only encoded anew.
+        reloaded = sum(1 for key in self._missing_keys(missing) if key in plan.loads)
+        runs.record(
+            runs.Run(
+                id=self.id,
+                store=stores.describe(self.settings.store),
+                namespace=self.settings.namespace,
+                entry=self.entry,
+                version=manifest.version,
+                blocks=blocks,
+                computed=wanted - reloaded,
+                loaded=len(plan.loads),
+                reused=blocks - wanted,
+                stored=sum(receipt.created for receipt in receipts),
+                stored_bytes=sum(receipt.size_bytes for receipt in receipts if receipt.created),
+                total_bytes=manifest.size_bytes,
+                seconds=time.perf_counter() - self.started,
+                conflicts=sum(receipt.conflict for receipt in receipts),
+            )
+        )
+
+    def _missing_keys(self, missing: Mapping[str, list[int]]) -> Iterator[Key]:
+        for path, array in self.identified.arrays.items():
+            keys = keys_of([array])
+            for number in missing[path]:
+                yield keys[number]
+
+
+def _places(draft: Draft, missing: Mapping[str, list[int]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Say of which variable and block each receipt will be, in the order of the store tasks."""
+    numbers = {variable.path: i for i, variable in enumerate(draft.manifest.variables)}
+    pairs = [(numbers[path], block) for path, blocks in missing.items() for block in blocks]
+    return np.array(pairs, "i8").reshape(-1, 2)
+
+
+def _flatten(parts: Sequence[Any]) -> list[Receipt]:
+    return [receipt for part in parts for receipt in (part if isinstance(part, list) else [part])]
+
+
+def _publish(parts: Sequence[Any], publication: Publication) -> tuple[Manifest, list[Receipt]]:
+    receipts = _flatten(parts)
+    return publication.publish(receipts), receipts
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """A graph with one result, as a dask collection.
+
+    Its blocks are known already, so dask's own optimizer is named and not the pass.
+    """
+
+    graph: HighLevelGraph
+    key: str
+
+    def __dask_graph__(self) -> HighLevelGraph:
+        return self.graph
+
+    def __dask_keys__(self) -> list[str]:
+        return [self.key]
+
+    def __dask_layers__(self) -> tuple[str, ...]:
+        return (self.key,)
+
+    def __dask_postcompute__(self) -> tuple[Any, tuple[()]]:
+        return _first, ()
+
+    def __dask_postpersist__(self) -> tuple[Any, tuple[()]]:
+        raise StoreError("a job of daskcache is computed, not persisted by dask")
+
+    __dask_optimize__ = staticmethod(dask.array.optimization.optimize)
+    __dask_scheduler__ = staticmethod(dask.threaded.get)
+
+
+def _first(results: Sequence[Any]) -> Any:
+    return results[0]

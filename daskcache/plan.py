@@ -1,0 +1,117 @@
+"""What a run will load, compute and write, and why: worked out without touching a store.
+
+A `Plan` is a value that can be printed, tested and drawn; ``daskcache.graph`` carries it out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from daskcache.dask_internals import Key
+from daskcache.errors import UncacheableError
+from daskcache.pool import StoredBlock
+from daskcache.tokens import GraphTokens
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do with each task that the outputs need."""
+
+    loads: Mapping[Key, StoredBlock] = field(default_factory=dict)
+    """Tasks to be replaced by loads, and what each loads."""
+    writes: Mapping[Key, StoredBlock] = field(default_factory=dict)
+    """Tasks to be run whose blocks are wanted in the store, and where each goes."""
+    computes: frozenset[Key] = frozenset()
+    """Tasks to be run, those of `writes` included."""
+    uncacheable: Mapping[Key, UncacheableError] = field(default_factory=dict)
+    """Wanted blocks that have no identity, and the reason of each."""
+
+    @property
+    def is_trivial(self) -> bool:
+        """Whether the graph can be run as it is.
+
+        Returns
+        -------
+        bool
+            True where nothing is loaded and nothing written.
+        """
+        return not self.loads and not self.writes
+
+    def __repr__(self) -> str:
+        return (
+            f"<Plan: {len(self.loads)} loads, {len(self.computes)} computes, {len(self.writes)} writes, "
+            f"{len(self.uncacheable)} uncacheable>"
+        )
+
+
+def make_plan(
+    tokens: GraphTokens,
+    outputs: Iterable[Key],
+    *,
+    find: Callable[[Key, bytes], StoredBlock | None],
+    target: Callable[[Key, bytes], StoredBlock | None] = lambda key, token: None,
+    wants: Callable[[Key], bool] = lambda key: False,
+) -> Plan:
+    """Cut a graph where blocks are stored already.
+
+    Parameters
+    ----------
+    tokens : GraphTokens
+        The graph and its tokens.
+    outputs : iterable of Hashable
+        The keys that are wanted.
+    find : callable
+        Gives, for a key and its token, the stored block that may take its place, or None.
+    target : callable, optional
+        Gives, for a key and its token, where its block is wanted, or None where nobody wants it stored.
+    wants : callable, optional
+        Tells whether somebody would want the block of a key that has no token.
+
+    Returns
+    -------
+    Plan
+        Tasks above a load are not in it.
+
+    Notes
+    -----
+    Visits each needed task once, from the outputs down; stops at loads.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from daskcache.fingerprint import Fingerprinter
+    >>> x = da.ones((4, 4), chunks=2) + 1
+    >>> tokens = GraphTokens(x.dask, Fingerprinter())
+    >>> make_plan(tokens, [(x.name, 0, 0)], find=lambda key, token: None)
+    <Plan: 0 loads, 2 computes, 0 writes, 0 uncacheable>
+    """
+    loads: dict[Key, StoredBlock] = {}
+    writes: dict[Key, StoredBlock] = {}
+    uncacheable: dict[Key, UncacheableError] = {}
+    seen: set[Key] = set()
+    computes: set[Key] = set()
+    stack = list(outputs)
+    while stack:
+        key = stack.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        token = tokens.token(key)
+        if token is not None:
+            stored = find(key, token)
+            if stored is not None:
+                loads[key] = stored
+                continue
+            wanted = target(key, token)
+            if wanted is not None:
+                writes[key] = wanted
+        elif wants(key):
+            reason = tokens.reason(key)
+            assert reason is not None
+            uncacheable[key] = reason
+        computes.add(key)
+        stack.extend(tokens.inputs(key))
+    return Plan(loads, writes, frozenset(computes), uncacheable)

@@ -1,0 +1,212 @@
+"""From stored blocks to a manifest: the last task of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from daskcache import stores
+from daskcache.catalog import Catalog, RunRecord, Wanted
+from daskcache.chunks import ChunkSpec, encode, group_of, inner_ranges
+from daskcache.config import Codecs, Settings
+from daskcache.datasets import Outline, PackedBlocks, in_memory_blocks
+from daskcache.errors import StoreError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.listing import Listing
+from daskcache.manifest import INLINE_LIMIT, Manifest
+from daskcache.pool import Receipt, StoredBlock, write_block
+
+__all__ = ["PLAIN", "Draft", "Publication", "announce_run", "draft_manifest"]
+
+PLAIN = Codecs(name="none")
+"""The codecs of what lies in a manifest itself."""
+
+CHECKSUM_BYTES = 4
+
+Blocks = Mapping[str, Sequence[StoredBlock]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draft:
+    """A manifest without sizes, and the blocks of in-memory variables that have to be written first."""
+
+    manifest: Manifest
+    """Complete but for sizes, digests and offsets."""
+    pending: tuple[tuple[int, int, StoredBlock, np.ndarray[Any, Any]], ...] = ()
+    """Variable, block number, where it goes, and the values of each in-memory block that is not inline."""
+
+
+def draft_manifest(
+    outline: Outline,
+    blocks: Blocks,
+    settings: Settings,
+    fingerprinter: Fingerprinter,
+    info: Mapping[str, Any],
+) -> Draft:
+    """Make the manifest of an object whose tokens are known.
+
+    Parameters
+    ----------
+    outline : Outline
+        The object.
+    blocks : mapping of str to sequence of StoredBlock
+        Where the blocks of each dask variable belong, in C order.
+    settings : Settings
+        The store and codecs.
+    fingerprinter : Fingerprinter
+        Gives in-memory values their identities.
+    info : mapping
+        JSON for people and tools.
+
+    Returns
+    -------
+    Draft
+        Its version is final.
+
+    Raises
+    ------
+    UncacheableError
+        A value or an attribute has no storage form.
+    """
+    variables = []
+    pending = []
+    for number, variable in enumerate(outline.variables):
+        if variable.values is None:
+            variables.append(variable.stored(settings.codecs, blocks[variable.path]))
+            continue
+        if variable.values.nbytes <= INLINE_LIMIT:
+            # Uncompressed, so that the version does not depend on a compressor's release.
+            ((values, _, spec),) = in_memory_blocks(variable, PLAIN)
+            data = bytes(encode(values, spec))
+            if len(data) <= INLINE_LIMIT + CHECKSUM_BYTES:
+                variables.append(variable.stored(PLAIN, (), inline=data))
+                continue
+        targets: list[StoredBlock] = []
+        for values, _, spec in in_memory_blocks(variable, settings.codecs):
+            group = group_of(fingerprinter.combine(b"data", []), spec)
+            token = fingerprinter.fingerprint(values)
+            target = StoredBlock(settings.store, group, token, spec, values.shape, values.dtype)
+            pending.append((number, len(targets), target, values))
+            targets.append(target)
+        variables.append(variable.stored(settings.codecs, targets))
+    manifest = Manifest.build(
+        outline.kind, tuple(variables), name=outline.name, nodes=outline.nodes, info=info
+    )
+    return Draft(manifest, tuple(pending))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Publication:
+    """A manifest that waits for its blocks."""
+
+    draft: Draft
+    """The manifest, and in-memory blocks to write."""
+    settings: Settings
+    """The store and namespace."""
+    entry: str
+    """The name."""
+    run: str
+    """Names the run's record."""
+    places: np.ndarray[Any, np.dtype[np.int64]]
+    """Shape (receipts, 2): the variable and the block that each receipt is of."""
+
+    def publish(self, receipts: Sequence[Receipt]) -> Manifest:
+        """Write the manifest, now that its blocks are stored.
+
+        Parameters
+        ----------
+        receipts : sequence of Receipt
+            In the order of `places`.
+
+        Returns
+        -------
+        Manifest
+            As it was written.
+
+        Raises
+        ------
+        StoreError
+            A block has gone since it was looked up, or the store takes no manifest.
+
+        Notes
+        -----
+        Costs one listing for each group that holds blocks without receipts, and the puts of the documents.
+        """
+        given = {tuple(place): receipt for place, receipt in zip(self.places.tolist(), receipts, strict=True)}
+        for number, block, target, values in self.draft.pending:
+            given[number, block] = write_block(target.root, target.group, target.token, target.spec, values)
+        manifest = self._completed(given)
+        Catalog(self.settings.store, self.settings.namespace).publish(self.entry, manifest, run=self.run)
+        return manifest
+
+    def _completed(self, given: Mapping[tuple[int, ...], Receipt]) -> Manifest:
+        listing = Listing(self.settings.store)
+        variables = []
+        for number, variable in enumerate(self.draft.manifest.variables):
+            sizes = np.zeros(len(variable.tokens), "<u8")
+            digests = np.zeros((len(variable.tokens), 16), "u1")
+            inner: list[tuple[int, int]] = []
+            if variable.inline is None:
+                for block, stored in enumerate(PackedBlocks(self.settings.store, variable)):
+                    receipt = given.get((number, block)) or self._look(listing, stored)
+                    sizes[block] = receipt.size_bytes
+                    if receipt.digest is not None:
+                        digests[block] = np.frombuffer(receipt.digest, "u1")
+                    inner.extend(receipt.inner or ())
+            variables.append(
+                dataclasses.replace(
+                    variable,
+                    sizes=sizes,
+                    digests=digests if digests.any() else None,
+                    inner=np.array(inner, "<u8").reshape(-1, 2) if inner else None,
+                )
+            )
+        return dataclasses.replace(self.draft.manifest, variables=tuple(variables))
+
+    def _look(self, listing: Listing, block: StoredBlock) -> Receipt:
+        found = listing.find(block)
+        if found is None:
+            raise StoreError(
+                f"{block.key} has gone from store {stores.describe(self.settings.store)} since it was looked up; "
+                "run again, which computes it again"
+            )
+        inner = None
+        if block.spec.inner_shape is not None:
+            data = stores.get(stores.open(block.root), block.key)
+            inner = inner_ranges(data, block.spec) if data is not None else None
+        return Receipt(block.group, block.id, found.size_bytes or 0, None, inner, created=False)
+
+
+def announce_run(run: str, settings: Settings, entry: str, blocks: Blocks) -> None:
+    """Put a run's record, before it looks up what it wants.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+    settings : Settings
+        The store and namespace.
+    entry : str
+        What will be published.
+    blocks : mapping of str to sequence of StoredBlock
+        Where the blocks of each variable belong.
+
+    Raises
+    ------
+    StoreError
+        The store takes no writes.
+    """
+    alike: dict[tuple[str, str, ChunkSpec], list[bytes]] = {}
+    for path, wanted in blocks.items():
+        for block in wanted:
+            alike.setdefault((path, block.group, block.spec), []).append(block.token)
+    wants = tuple(
+        Wanted(path, group, spec, np.frombuffer(b"".join(tokens), "u1").reshape(-1, 20))
+        for (path, group, spec), tokens in alike.items()
+    )
+    record = RunRecord.start(run, settings.namespace, entry, wants)
+    Catalog(settings.store, settings.namespace).put_run(record)

@@ -1,0 +1,10 @@
+"""The identities of a graph's blocks: a Merkle hash over what is computed from what.
+
+A token is made of the function's fingerprint and the tokens or fingerprints of its arguments, in order. Keys never
+enter: a reference is replaced by the token of what it refers to. Layers that dask has not materialised
+(``Blockwise``) are followed by their structure, block by block, without making their tasks.
+"""
+
+from daskcache.tokens.graph import GraphTokens
+
+__all__ = ["GraphTokens"]

@@ -1,0 +1,324 @@
+"""Tokens of a graph, each computed once, on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Iterator, Mapping
+from typing import Any
+
+from dask.highlevelgraph import HighLevelGraph
+
+from daskcache.dask_internals import (
+    GETTERS,
+    Alias,
+    Blockwise,
+    DataNode,
+    GraphNode,
+    Key,
+    Task,
+    convert_legacy_task,
+)
+from daskcache.errors import UncacheableError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.tokens.blockwise import BlockwiseLayer
+from daskcache.tokens.scope import MISSING, FromDependencyError, Scope
+
+__all__ = ["GraphTokens"]
+
+
+class GraphTokens:
+    """Compute the tokens of a graph's blocks, each once, on demand.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph or Mapping
+        The graph, before any fusion. It is not changed.
+    fingerprinter : Fingerprinter
+        Gives the identities of functions, literals and sources.
+
+    Notes
+    -----
+    Costs a few microseconds a block, and one listing for each directory of a source that is read.
+    Not safe for use by several threads at once.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from daskcache.fingerprint import Fingerprinter
+    >>> x = da.ones((4, 4), chunks=2) + 1
+    >>> tokens = GraphTokens(x.dask, Fingerprinter())
+    >>> token = tokens.token((x.name, 0, 1))
+    >>> y = da.ones((4, 4), chunks=2, name="another-key") + 1
+    >>> GraphTokens(y.dask, Fingerprinter()).token((y.name, 0, 1)) == token
+    True
+    """
+
+    def __init__(self, dsk: HighLevelGraph | Mapping[Key, Any], fingerprinter: Fingerprinter) -> None:
+        self.fingerprinter = fingerprinter
+        self._layers: dict[str, BlockwiseLayer] = {}
+        self._nodes: dict[Key, Any] = {}
+        layers = dsk.layers.values() if isinstance(dsk, HighLevelGraph) else [dsk]
+        for layer in layers:
+            if isinstance(layer, Blockwise):
+                self._layers[layer.output] = BlockwiseLayer(layer)
+            else:
+                self._nodes.update(dict(layer))
+        self._keys = _Keys(self._nodes, self._layers)
+        self._tokens: dict[Key, bytes | UncacheableError] = {}
+        self._scope = Scope(self)
+
+    def token(self, key: Key) -> bytes | None:
+        """Give the token of a block.
+
+        Parameters
+        ----------
+        key : Hashable
+            The block's key in the graph.
+
+        Returns
+        -------
+        bytes or None
+            20 bytes; None for a block that cannot be keyed (see `reason`).
+        """
+        token = self._evaluate(key)
+        return token if isinstance(token, bytes) else None
+
+    def reason(self, key: Key) -> UncacheableError | None:
+        """Tell why a block has no token.
+
+        Parameters
+        ----------
+        key : Hashable
+            The block's key in the graph.
+
+        Returns
+        -------
+        UncacheableError or None
+            The first cause, with the path to it; None for a block that has a token.
+        """
+        token = self._evaluate(key)
+        return None if isinstance(token, bytes) else token
+
+    def evaluate(self, keys: Iterable[Key]) -> Iterator[tuple[Key, bytes]]:
+        """Token all that some keys need.
+
+        Parameters
+        ----------
+        keys : iterable of Hashable
+            Keys of the graph.
+
+        Yields
+        ------
+        key : Hashable
+            A key that has a token: one of the given, or one that they need.
+        token : bytes
+            Its 20 bytes.
+        """
+        for key in keys:
+            self._evaluate(key)
+        for key, token in self._tokens.items():
+            if isinstance(token, bytes):
+                yield key, token
+
+    def function(self, key: Key) -> bytes:
+        """Give the fingerprint of the function whose result a block is.
+
+        Parameters
+        ----------
+        key : Hashable
+            The key of a block that has a token.
+
+        Returns
+        -------
+        bytes
+            20 bytes, equal for the blocks of a layer; for what is read rather than computed a constant.
+        """
+        layer = self._layer(key)
+        if layer is not None:
+            return layer.scope(key[1:], self._scope).function(layer.task)
+        return self._scope.function(self.node(key))
+
+    def dependencies(self, key: Key) -> Iterable[Key]:
+        """List the keys that a task refers to.
+
+        Parameters
+        ----------
+        key : Hashable
+            A key of the graph.
+
+        Returns
+        -------
+        Iterable of Hashable
+            Keys, in no particular order; those that the graph does not hold included.
+        """
+        layer = self._layer(key)
+        if layer is not None:
+            return layer.dependencies(key[1:])
+        node = self.node(key)
+        return node.dependencies if isinstance(node, GraphNode) else ()
+
+    def inputs(self, key: Key) -> Iterable[Key]:
+        """List the keys of this graph that a task refers to.
+
+        Parameters
+        ----------
+        key : Hashable
+            Any key; one that the graph does not hold has no inputs.
+
+        Returns
+        -------
+        Iterable of Hashable
+            Keys, in no particular order.
+        """
+        return self.dependencies(key) if key in self._keys else ()
+
+    def node(self, key: Key) -> Any:
+        """Give the task or value that a key of a materialised layer stands for.
+
+        Parameters
+        ----------
+        key : Hashable
+            A key of the graph that is not in a blockwise layer.
+
+        Returns
+        -------
+        object
+            A ``GraphNode``, or the plain value that the graph holds.
+
+        Raises
+        ------
+        KeyError
+            The graph has no such key.
+        """
+        node = self._nodes[key]
+        if not isinstance(node, GraphNode):
+            converted = convert_legacy_task(key, node, self._keys)
+            if converted is not node:
+                self._nodes[key] = node = converted
+        return node
+
+    def literal(self, key: Key) -> Any:
+        """Give the value that a key stands for without anything being computed.
+
+        Parameters
+        ----------
+        key : Hashable
+            A key of the graph.
+
+        Returns
+        -------
+        object
+            The value, or ``MISSING`` where the key stands for a computation.
+        """
+        if self._layer(key) is not None or key not in self._nodes:
+            return MISSING
+        node = self.node(key)
+        if isinstance(node, DataNode):
+            return node.value
+        if isinstance(node, Alias):
+            return self.literal(node.target) if node.target != key else MISSING
+        return MISSING if isinstance(node, GraphNode) else node
+
+    def loaded(self, key: Key) -> Any:
+        """Give what a task reads whole, where it does nothing but read.
+
+        Parameters
+        ----------
+        key : Hashable
+            A key of the graph.
+
+        Returns
+        -------
+        object
+            The array-like of which the task's block is all, or None.
+        """
+        layer = self._layer(key)
+        scope, node = self._scope, None
+        if layer is not None:
+            scope, node = layer.scope(key[1:], self._scope), layer.task
+        elif key in self._nodes:
+            node = self.node(key)
+        if not isinstance(node, Task) or node.func not in GETTERS:
+            return None
+        array, index = (scope.literal(arg) for arg in node.args[:2])
+        is_whole = isinstance(index, tuple) and all(part == slice(None) for part in index)
+        return array if is_whole and array is not MISSING else None
+
+    def _layer(self, key: Key) -> BlockwiseLayer | None:
+        return self._layers.get(key[0]) if type(key) is tuple and key else None
+
+    def _evaluate(self, root: Key) -> bytes | UncacheableError:
+        tokens = self._tokens
+        found = tokens.get(root)
+        if found is not None:
+            return found
+        stack: list[Key] = [root]
+        while stack:
+            key = stack[-1]
+            if key in tokens:
+                stack.pop()
+                continue
+            # A value in the graph is looked at only where a task wants it whole: most tasks want a region.
+            waiting = [
+                dep
+                for dep in self.inputs(key)
+                if dep not in tokens and dep != key and self.literal(dep) is MISSING
+            ]
+            if waiting:
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            tokens[key] = self._compute(key)
+        return tokens[root]
+
+    def _compute(self, key: Key) -> bytes | UncacheableError:
+        try:
+            layer = self._layer(key)
+            if layer is not None:
+                scope = layer.scope(key[1:], self._scope)
+                return scope.token(layer.task)
+            if key not in self._nodes:
+                raise UncacheableError(
+                    f"the graph refers to {key!r}, which it does not hold (a future, or data kept on a cluster): "
+                    "how it was computed is not known"
+                )
+            return self._scope.token(self.node(key))
+        except FromDependencyError as error:
+            return error.reason
+        except UncacheableError as error:
+            return error
+
+    def look(self, key: Key) -> bytes:
+        """Give the token of an input, or raise why it has none.
+
+        Parameters
+        ----------
+        key : Hashable
+            A key of the graph whose own inputs have been looked at.
+
+        Returns
+        -------
+        bytes
+            The token.
+        """
+        found = self._tokens.get(key)
+        if found is None:
+            found = self._tokens[key] = self._compute(key)
+        if isinstance(found, bytes):
+            return found
+        raise FromDependencyError(found)
+
+
+class _Keys(Container[Key]):
+    """The keys of a graph, without those of its blockwise layers being listed."""
+
+    def __init__(self, nodes: Mapping[Key, Any], layers: Mapping[str, BlockwiseLayer]) -> None:
+        self._nodes = nodes
+        self._layers = layers
+
+    def __contains__(self, key: object) -> bool:
+        if key in self._nodes:
+            return True
+        if type(key) is not tuple or not key or type(key[0]) is not str:
+            return False
+        layer = self._layers.get(key[0])
+        return layer is not None and layer.has_block(key[1:])

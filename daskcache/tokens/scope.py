@@ -1,0 +1,303 @@
+"""Walking a task: the token of a node, of its arguments, of what it looks through."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import dask.array.chunk
+import numpy as np
+from dask.utils import funcname
+
+from daskcache.dask_internals import (
+    EFFECTS,
+    GETTERS,
+    Alias,
+    DataNode,
+    Dict,
+    GraphNode,
+    Key,
+    List,
+    NestedContainer,
+    Set,
+    Task,
+    TaskRef,
+    Tuple,
+    execute_subgraph,
+    identity_cast,
+    pass_extra_kwargs,
+    trim_overlap,
+)
+from daskcache.errors import UncacheableError
+from daskcache.fingerprint import Fingerprinter
+
+__all__ = ["MISSING", "FromDependencyError", "Literal", "Scope", "TokenSource"]
+
+MISSING = object()
+_CONTAINERS = {list: b"list", tuple: b"tuple", set: b"set", frozenset: b"frozenset"}
+_GETITEMS = (operator.getitem, dask.array.chunk.getitem)
+
+
+class TokenSource(Protocol):
+    """The graph, as a scope sees it."""
+
+    fingerprinter: Fingerprinter
+    """Gives the identities of functions, literals and sources."""
+
+    def look(self, key: Key) -> bytes:
+        """Give the token of a key, or raise why it has none."""
+
+    def literal(self, key: Key) -> Any:
+        """Give the value that a key stands for without anything being computed, or MISSING."""
+
+    def function(self, key: Key) -> bytes:
+        """Give the fingerprint of the function whose result a block is."""
+
+
+class FromDependencyError(Exception):
+    """Carries the reason of an input to the blocks that depend on it."""
+
+    def __init__(self, reason: UncacheableError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+class Literal:
+    """A value that a blockwise layer passes to its function, with its digest once that is known."""
+
+    __slots__ = ("digest", "value")
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+        self.digest: bytes | None = None
+
+
+class Scope:
+    """Where references of a task are looked up: the graph, a blockwise layer's inputs, a fused subgraph.
+
+    Parameters
+    ----------
+    tokens : TokenSource
+        The graph.
+    given : dict, optional
+        What some names stand for, to be read in `given_scope`.
+    given_scope : Scope, optional
+        The scope outside.
+    inner : Mapping, optional
+        Tasks of a fused subgraph, to be read in this scope.
+    digests : dict, optional
+        Digests of the literals of a blockwise layer's task, by identity; the layer keeps them alive.
+    """
+
+    __slots__ = ("_digests", "_done", "_given", "_given_scope", "_inner", "tokens")
+
+    def __init__(
+        self,
+        tokens: TokenSource,
+        given: dict[Key, Any] | None = None,
+        given_scope: Scope | None = None,
+        inner: Mapping[Key, Any] | None = None,
+        digests: dict[int, bytes] | None = None,
+    ) -> None:
+        self.tokens = tokens
+        self._given = given or {}
+        self._given_scope = given_scope
+        self._inner = inner or {}
+        self._done: dict[Key, bytes] = {}
+        self._digests = digests
+
+    def look(self, key: Key) -> bytes:
+        """Give the token of what a reference in this scope refers to."""
+        if key in self._given:
+            assert self._given_scope is not None
+            return self._given_scope.token(self._given[key])
+        if key in self._inner:
+            if key not in self._done:
+                self._done[key] = self.token(self._inner[key])
+            return self._done[key]
+        return self.tokens.look(key)
+
+    def literal(self, node: Any) -> Any:
+        """Give the value that a node stands for without computing, or MISSING."""
+        if isinstance(node, Literal | DataNode):
+            return node.value
+        if isinstance(node, TaskRef | Alias):
+            key = node.target if isinstance(node, Alias) else node.key
+            if key in self._given:
+                assert self._given_scope is not None
+                return self._given_scope.literal(self._given[key])
+            if key in self._inner:
+                return self.literal(self._inner[key])
+            return self.tokens.literal(key)
+        return MISSING if isinstance(node, GraphNode) else node
+
+    def token(self, node: Any) -> bytes:
+        """Give the token of a node or literal in this scope."""
+        if isinstance(node, TaskRef):
+            return self.look(node.key)
+        if isinstance(node, Literal):
+            if node.digest is None:
+                node.digest = self.tokens.fingerprinter.fingerprint(node.value)
+            return node.digest
+        if not isinstance(node, GraphNode):
+            return self._fingerprint(node)
+        if isinstance(node, NestedContainer):
+            return self._container(type(node), node.args)
+        if isinstance(node, Task):
+            return self._task(node)
+        if isinstance(node, Alias):
+            return self.look(node.target)
+        if isinstance(node, DataNode):
+            return self.tokens.fingerprinter.fingerprint(node.value)
+        raise UncacheableError(
+            f"{type(node).__name__} is a kind of graph node that daskcache does not know; update daskcache"
+        )
+
+    def _fingerprint(self, value: object) -> bytes:
+        if self._digests is None:
+            return self.tokens.fingerprinter.fingerprint(value)
+        digest = self._digests.get(id(value))
+        if digest is None:
+            digest = self._digests[id(value)] = self.tokens.fingerprinter.fingerprint(value)
+        return digest
+
+    def _container(self, kind: type, args: Iterable[Any]) -> bytes:
+        combine = self.tokens.fingerprinter.combine
+        parts = [self.token(arg) for arg in args]
+        if kind is Dict:
+            pairs = sorted(zip(parts[::2], parts[1::2], strict=True))
+            return combine(b"dict", [part for pair in pairs for part in pair])
+        if kind is Set:
+            return combine(b"set", sorted(parts))
+        if kind is List:
+            return combine(b"list", parts)
+        if kind is Tuple:
+            return combine(b"tuple", parts)
+        raise UncacheableError(
+            f"{kind.__name__} is a kind of container node that daskcache does not know; update daskcache"
+        )
+
+    def _task(self, task: Task) -> bytes:
+        func = task.func
+        if func is execute_subgraph:
+            return self._subgraph(task)
+        if getattr(func, "__daskcache_transparent__", False):
+            return self.token(task.args[0])
+        if func in GETTERS or func in _GETITEMS:
+            region = self._region(task)
+            if region is not None:
+                return region
+        elif func is identity_cast and task.kwargs.get("typ") in _CONTAINERS:
+            parts = [self.token(arg) for arg in task.args]
+            kind = task.kwargs["typ"]
+            if kind in (set, frozenset):
+                parts.sort()
+            return self.tokens.fingerprinter.combine(_CONTAINERS[kind], parts)
+        elif func is pass_extra_kwargs:
+            trimmed = self._trim(task)
+            if trimmed is not None:
+                return trimmed
+        elif func in EFFECTS:
+            raise UncacheableError(
+                f"{funcname(func)} is run for its effect, which a stored result would not have"
+            )
+        name = ""
+        try:
+            name = "function"
+            parts = [self.tokens.fingerprinter.function(func)]
+            for number, arg in enumerate(task.args, 1):
+                name = f"argument {number}"
+                parts.append(self.token(arg))
+            for name in sorted(task.kwargs):
+                parts += (name.encode(), self.token(task.kwargs[name]))
+        except UncacheableError as error:
+            raise error.within(name).within(f"task {funcname(func)!r}") from None
+        return self.tokens.fingerprinter.combine(b"task", [len(task.args).to_bytes(4, "big"), *parts])
+
+    def _subgraph(self, task: Task) -> bytes:
+        inner, outkey, inkeys, *values = task.args
+        scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner, self._digests)
+        for key, node in inner.items():
+            # In the order of the dictionary, which is the order of a fused chain, so that no recursion is deep.
+            if scope.literal(node) is MISSING:
+                scope.look(key)
+        return scope.look(outkey)
+
+    def _region(self, task: Task) -> bytes | None:
+        """Look through a reference to a source or an array: the token is that of the region."""
+        if len(task.args) < 2 or task.kwargs:
+            return None
+        array, index = self.literal(task.args[0]), self.literal(task.args[1])
+        if array is MISSING or not _is_basic(index):
+            return None
+        fingerprinter = self.tokens.fingerprinter
+        try:
+            region = fingerprinter.source_region(array, index)
+        except UncacheableError as error:
+            raise error.within(f"read of {type(array).__name__}") from None
+        if region is None or isinstance(array, np.ndarray):
+            return region
+        is_plain = task.func in GETTERS and (len(task.args) < 3 or self.literal(task.args[2]))
+        return region if is_plain else fingerprinter.combine(b"raw", [region])
+
+    def _trim(self, task: Task) -> bytes | None:
+        """Count, of an overlap's trimming, only what it looks at: whether a block is first or last."""
+        if len(task.args) != 4 or task.kwargs:
+            return None
+        func, names, info = (self.literal(arg) for arg in task.args[:3])
+        if names != ("_overlap_trim_info",) or not isinstance(func, functools.partial):
+            return None
+        if func.func is not trim_overlap or func.args or set(func.keywords) != {"axes", "boundary"}:
+            return None
+        location, counts = info
+        axes, boundary = func.keywords["axes"], func.keywords["boundary"]
+        edges = [
+            (place == 0, place == count - 1)
+            if axes.get(axis, 0) and boundary.get(axis, "none") == "none"
+            else None
+            for axis, (place, count) in enumerate(zip(location, counts, strict=True))
+        ]
+        fingerprinter = self.tokens.fingerprinter
+        return fingerprinter.combine(
+            b"trim",
+            [
+                fingerprinter.function(func),
+                fingerprinter.fingerprint(edges),
+                self.token(task.args[3]),
+            ],
+        )
+
+    def function(self, node: Any) -> bytes:
+        """Give the fingerprint of the function behind a node, for the group of a chunk."""
+        if isinstance(node, TaskRef | Alias):
+            return self._function_of_key(node.target if isinstance(node, Alias) else node.key)
+        if not isinstance(node, Task):
+            return self._function_of_data()
+        if node.func is execute_subgraph:
+            inner, outkey, inkeys, *values = node.args
+            scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner)
+            return scope.function(TaskRef(outkey))
+        if getattr(node.func, "__daskcache_transparent__", False):
+            return self.function(node.args[0])
+        if (node.func in GETTERS or node.func in _GETITEMS) and self._region(node) is not None:
+            return self._function_of_data()
+        return self.tokens.fingerprinter.function(node.func)
+
+    def _function_of_key(self, key: Key) -> bytes:
+        if key in self._given:
+            assert self._given_scope is not None
+            return self._given_scope.function(self._given[key])
+        if key in self._inner:
+            return self.function(self._inner[key])
+        return self.tokens.function(key)
+
+    def _function_of_data(self) -> bytes:
+        return self.tokens.fingerprinter.combine(b"data", [])
+
+
+def _is_basic(index: Any) -> bool:
+    if not isinstance(index, tuple):
+        index = (index,)
+    return all(isinstance(i, slice | int | np.integer) or i is Ellipsis for i in index)

@@ -1,0 +1,129 @@
+"""What workers do with a block that is wanted in the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from daskcache.errors import StoreError, UncacheableError, warn_once
+from daskcache.fingerprint import check_code_units
+from daskcache.pool import Receipt, StoredBlock, write_block
+
+__all__ = ["CodeUnit", "Writer", "keep_block", "store_block"]
+
+CodeUnit = tuple[str, str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """What a worker must know to store blocks of one run: it reads no configuration."""
+
+    units: tuple[CodeUnit, ...] = ()
+    """Module, qualified name and digest of each of the user's functions that the run's tokens used."""
+    code_versions: str = "exact"
+    """How much of a distribution's version counted."""
+    salt: str = ""
+    """What entered every token."""
+
+    def refusal(self, block: Any, target: StoredBlock) -> str | None:
+        """Tell why a block may not be stored under its token.
+
+        Parameters
+        ----------
+        block : object
+            What the task returned.
+        target : StoredBlock
+            What was declared.
+
+        Returns
+        -------
+        str or None
+            The reason and what to do; None for a block that may be stored.
+        """
+        if type(block) is not np.ndarray and not isinstance(block, np.generic):
+            return (
+                f"the task returned {type(block).__module__}.{type(block).__qualname__}, not a numpy array: "
+                "it was not stored"
+            )
+        if block.dtype != target.dtype or block.shape != target.shape:
+            return (
+                f"the task returned {block.dtype} {block.shape} where {target.dtype} {target.shape} was declared: "
+                "it was not stored; give map_blocks or apply_ufunc the dtype and chunks that it really returns"
+            )
+        units = {(module, name): digest for module, name, digest in self.units}
+        changed = check_code_units(units, code_versions=self.code_versions, salt=self.salt)
+        if changed:
+            return (
+                f"this process runs other code than the one that the graph was keyed with ({', '.join(changed[:3])}): "
+                "nothing of it was stored; restart the scheduler, the workers and the client with the same code"
+            )
+        return None
+
+
+def store_block(block: Any, target: StoredBlock, writer: Writer) -> Receipt:
+    """Store a block for a persist, whose job is to store.
+
+    Parameters
+    ----------
+    block : numpy.ndarray
+        The computed block.
+    target : StoredBlock
+        Where it goes, and what shape and dtype were declared.
+    writer : Writer
+        The run's checks.
+
+    Returns
+    -------
+    Receipt
+        What lies in the store now.
+
+    Raises
+    ------
+    UncacheableError
+        The block is not what was declared, or this process runs other code.
+    StoreError
+        The store does not take it.
+    """
+    refusal = writer.refusal(block, target)
+    if refusal:
+        raise UncacheableError(refusal)
+    return write_block(target.root, target.group, target.token, target.spec, block)
+
+
+def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
+    """Store a block on its way through a graph; whatever the store does, the block goes on.
+
+    Parameters
+    ----------
+    block : numpy.ndarray
+        The computed block.
+    target : StoredBlock
+        Where it goes, and what shape and dtype were declared.
+    writer : Writer
+        The run's checks.
+
+    Returns
+    -------
+    numpy.ndarray
+        The block; where another writer stored other bytes under its token before, those.
+    """
+    refusal = writer.refusal(block, target)
+    if refusal:
+        warn_once(refusal)
+        return block
+    try:
+        receipt = write_block(target.root, target.group, target.token, target.spec, block)
+        if receipt.conflict:
+            warn_once(
+                "a task gave other bytes than those stored under its token before, which are used: "
+                "it is not deterministic; seed its randomness"
+            )
+            return np.asarray(target)
+    except StoreError as error:
+        warn_once(f"a block could not be stored and was computed only: {error}")
+    return block
+
+
+keep_block.__daskcache_transparent__ = True  # type: ignore[attr-defined]
