@@ -55,9 +55,10 @@ def blocks_and_specs(draw, arrays=None):
     return block, ChunkSpec.for_block(block.dtype, chunk_shape, draw(codecs), inner)
 
 
+# Lone surrogates have no UTF-8; numpy drops NULs at the end.
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=6).map(lambda text: text.rstrip("\0"))
 strings = npst.arrays(
-    npst.unicode_string_dtypes(endianness="?", min_len=1, max_len=6),
-    npst.array_shapes(min_dims=0, max_dims=3, max_side=3),
+    st.sampled_from(["<U6", ">U6"]), npst.array_shapes(min_dims=0, max_dims=3, max_side=3), elements=texts
 )
 
 
@@ -168,7 +169,9 @@ def test_grids_hold_their_blocks(chunks):
         block = grid.block_shape(index)
         assert all(length <= limit for length, limit in zip(block, spec.chunk_shape, strict=True))
         assert all(limit >= 1 for limit in spec.chunk_shape)
-        # A block's form does not depend on where it lies.
-        assert grid.kind == "regular" or spec == specs.get(index)
     if grid.kind == "regular":
         assert len(set(specs.values())) <= 1
+    # Blocks of one shape have one form, wherever they lie.
+    assert len({(grid.block_shape(index), spec) for index, spec in specs.items()}) == len(
+        {grid.block_shape(index) for index in specs}
+    )
