@@ -14,24 +14,29 @@ from daskcache.fingerprint.objects import Fingerprinter
 from daskcache.fingerprint.sources import Source, find_source
 
 
-def make_dataset(start: int = 0, stop: int = 6) -> xr.Dataset:
+def make_dataset(start: int = 0, stop: int = 6, strings: bool = True) -> xr.Dataset:
     """Give a small dataset with a time axis and one variable of each kind that is decoded in its own way."""
     days = np.arange(start, stop)
     values = np.arange(stop * 4, dtype="f4").reshape(stop, 4)[start:]
-    return xr.Dataset(
+    dataset = xr.Dataset(
         {
             "t": (("time", "x"), values, {"units": "K"}),
             "packed": (("time", "x"), values / 8),
             "flag": (("time",), days % 2 == 0),
             "when": (("time",), pd.Timestamp("2001-01-01") + pd.to_timedelta(days, "D")),
-            "name": (("time",), np.array([f"day {day}" for day in days], dtype="U8")),
         },
         coords={"time": days, "x": np.arange(4)},
+    )
+    # Zarr's format 3 has no specification of strings yet, and says so with a warning.
+    return (
+        dataset.assign(name=("time", np.array([f"day {day}" for day in days], dtype="U8")))
+        if strings
+        else dataset
     )
 
 
 ENCODING: dict[str, Any] = {
-    "packed": {"dtype": "i2", "scale_factor": 0.125, "add_offset": 1.0, "_FillValue": -1},
+    "packed": {"dtype": "i2", "scale_factor": 0.125, "add_offset": 1.0, "_FillValue": -9999},
     "when": {"units": "days since 2001-01-01", "dtype": "i4"},
 }
 

@@ -231,7 +231,7 @@ class TestRefused:
                 source_of(literal)
 
 
-@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning:affine")
+@pytest.mark.filterwarnings("ignore:Use `@` matmul")
 def test_geotiff(tmp_path: Path) -> None:
     rasterio, rioxarray = pytest.importorskip("rasterio"), pytest.importorskip("rioxarray")
     profile = {"driver": "GTiff", "height": 4, "width": 6, "count": 2, "dtype": "int16", "nodata": -1}
