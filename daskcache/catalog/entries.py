@@ -19,6 +19,7 @@ from daskcache.catalog.layout import (
     run_key,
     walk_entries,
 )
+from daskcache.catalog.newest import newest_tokens
 from daskcache.catalog.records import RunRecord, now
 from daskcache.catalog.tokens import TokenIndex
 from daskcache.catalog.versions import Latest, VersionInfo
@@ -88,6 +89,12 @@ class Catalog:
         Five requests, whatever the manifest's size (six in a new store), and a few more where an older version is dropped. Nobody
         sees a version before all of its documents are there; of two publishes at once, the name opens the
         last. The same version may be published again, which repairs its documents.
+
+        Examples
+        --------
+        >>> catalog = Catalog("memory://doc-publish")
+        >>> catalog.publish("era5", Manifest.build("dataset", ()), run="r1").run
+        'r1'
         """
         check_name(entry)
         store = self._store()
@@ -132,6 +139,13 @@ class Catalog:
         Notes
         -----
         Three requests.
+
+        Examples
+        --------
+        >>> Catalog("memory://doc-empty").open("era5")
+        Traceback (most recent call last):
+        ...
+        daskcache.errors.EntryNotFoundError: no version of entry 'era5' of namespace 'default' in store ...
         """
         check_name(entry)
         store = self._store()
@@ -164,6 +178,11 @@ class Catalog:
             The document is damaged: persist the entry again.
         StoreError
             The store cannot be read.
+
+        Examples
+        --------
+        >>> Catalog("memory://doc-empty").latest("era5") is None
+        True
         """
         data = stores.get(self._store(), self._key(check_name(entry), "latest"))
         if data is None:
@@ -195,6 +214,13 @@ class Catalog:
             There is none.
         StoreError
             The store cannot be read.
+
+        Examples
+        --------
+        >>> catalog = Catalog("memory://doc-versions")
+        >>> latest = catalog.publish("era5", Manifest.build("dataset", ()))
+        >>> [info.version == latest.version for info in catalog.versions("era5")]
+        [True]
         """
         check_format(self._store())
         latest = self.latest(entry)
@@ -219,6 +245,11 @@ class Catalog:
         Notes
         -----
         Two requests for each entry, one for each name on the way.
+
+        Examples
+        --------
+        >>> Catalog("memory://doc-empty").entries()
+        []
         """
         store = self._store()
         return sorted(
@@ -276,10 +307,9 @@ class Catalog:
             raise InvalidInputError(f"{count} versions are to be retained; expected at least 1")
         if len(self._listed(check_name(entry))) <= count:
             return []
-        infos = self.versions(entry)
-        keep = [info.version for info in infos if info.is_latest]
-        keep += [info.version for info in infos if not info.is_latest][: count - len(keep)]
-        dropped = [info.version for info in infos if info.version not in keep]
+        # That which the name opens first, then by time.
+        infos = sorted(self.versions(entry), key=lambda info: not info.is_latest)
+        dropped = [info.version for info in infos[count:]]
         store = self._store()
         for version in dropped:
             stores.delete(store, self._key(entry, f"{version}.json"))
@@ -310,27 +340,8 @@ class Catalog:
         0
         """
         check_format(self._store())
-        manifests: dict[tuple[str, Latest], Manifest] = {}
-        known = _indexed.get(self)
-        is_whole = True
-        for entry in walk_entries(self._store(), self.namespace):
-            try:
-                latest = self.latest(entry)
-                if latest is None:
-                    continue
-                key = entry, latest
-                found = known.manifests.get(key) if known else None
-                manifests[key] = self._read(entry, latest.version) if found is None else found
-            except (StoreError, EntryNotFoundError) as error:
-                is_whole = False
-                warn_once(f"the blocks of {self._shown(entry)} are not found for now: {error}")
-        if known is not None and known.manifests.keys() == manifests.keys():
-            return known.index
-        index = TokenIndex(self.root, manifests.values())
-        if is_whole:
-            # The contents of the documents `latest` are the key, for a time stamp may stand still.
-            _indexed[self] = _Indexed(manifests, index)
-        return index
+        entries = walk_entries(self._store(), self.namespace)
+        return newest_tokens((self.root, self.namespace), entries, self.latest, self._read)
 
     def put_run(self, record: RunRecord) -> None:
         """Write a run's record, in place of an older one.
@@ -346,6 +357,13 @@ class Catalog:
             The run's id is not a segment of a path.
         StoreFullError, ReadOnlyError, StoreError
             The store has no room, takes no writes, failed, or has a newer format.
+
+        Examples
+        --------
+        >>> catalog = Catalog("memory://doc-runs")
+        >>> catalog.put_run(RunRecord.start("r1", "default", "era5", ()))
+        >>> [record.run for record in catalog.runs()]
+        ['r1']
         """
         store = self._store()
         check_format(store, create=True)
@@ -463,13 +481,3 @@ class Catalog:
             hint_of_names(entry, self.entries(), others),
         ]
         return EntryNotFoundError("; ".join(part for part in parts if part))
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Indexed:
-    manifests: dict[tuple[str, Latest], Manifest]
-    index: TokenIndex
-
-
-# Lives as long as the process, one for each namespace in use; values are replaced whole.
-_indexed: dict[Catalog, _Indexed] = {}

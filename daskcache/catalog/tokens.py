@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
-from typing import Any
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Self
 
 import numpy as np
 
-from daskcache.chunks import Grid
+from daskcache.chunks import ChunkSpec, Grid
 from daskcache.manifest import Manifest, StoredVariable
 from daskcache.pool import StoredBlock
 
@@ -29,7 +33,7 @@ class TokenIndex:
     Notes
     -----
     Holds 36 bytes for each block, and makes an object only of those that are asked for. A hundred thousand
-    look-ups at once take about 20 ms, one look-up about 3 µs. Never changes, so threads may share it.
+    look-ups at once take about 20 ms, one alone 1 to 2 µs, and a block 5 µs more. Threads may share it.
 
     Examples
     --------
@@ -38,26 +42,27 @@ class TokenIndex:
     (0, None, array([-1]))
     """
 
-    __slots__ = ("_grids", "_numbers", "_prefixes", "_root", "_starts", "_tokens", "_variables")
+    __slots__ = ("_heads", "_numbers", "_root", "_sorted_heads", "_starts", "_tails", "_variables")
 
     def __init__(self, root: str, manifests: Iterable[Manifest]) -> None:
         # Objects (texts, dates) are left out: the blocks of a task never have their dtype.
-        self._variables: list[StoredVariable] = [
+        stored = [
             variable
             for manifest in manifests
             for variable in manifest.variables
             if len(variable.tokens) and variable.dtype.kind != "O"
         ]
         self._root = root
-        self._grids: dict[int, Grid] = {}
-        counts = [len(variable.tokens) for variable in self._variables]
-        self._starts = np.cumsum([0, *counts])
-        tokens = np.concatenate([np.empty((0, TOKEN_BYTES), "u1"), *(var.tokens for var in self._variables)])
-        prefixes = _prefixes(tokens)
+        self._variables = [_Indexed.of(variable) for variable in stored]
+        self._starts = list(accumulate((len(variable.tokens) for variable in stored), initial=0))
+        tokens = np.concatenate([np.empty((0, TOKEN_BYTES), "u1"), *(variable.tokens for variable in stored)])
+        heads, tails = _words(tokens)
         # Stable, so that the first manifest's block comes first.
-        self._numbers = np.argsort(prefixes, kind="stable")
-        self._prefixes = prefixes[self._numbers]
-        self._tokens = tokens[self._numbers]
+        self._numbers = np.argsort(heads, kind="stable")
+        self._heads = heads[self._numbers]
+        self._tails = tails[self._numbers]
+        # The same for single look-ups: bisection of an array of Python's is four times as fast as numpy's.
+        self._sorted_heads = array("Q", self._heads.tobytes())
 
     def __len__(self) -> int:
         return len(self._numbers)
@@ -109,16 +114,12 @@ class TokenIndex:
         if not len(self) or not len(tokens):
             return np.full(len(tokens), -1, "i8")
         tokens = np.ascontiguousarray(tokens, "u1")
-        prefixes = _prefixes(tokens)
-        # Sorted needles go through memory in one direction, which is several times faster.
-        order = np.argsort(prefixes)
-        positions = np.empty(len(tokens), "i8")
-        positions[order] = self._prefixes.searchsorted(prefixes[order])
-        near = np.minimum(positions, len(self) - 1)
-        equal = (self._tokens[near] == tokens).all(axis=1)
-        result = np.where(equal, near, -1)
+        heads, tails = _words(tokens)
+        near = np.minimum(self._heads.searchsorted(heads), len(self) - 1)
+        has_head = self._heads[near] == heads
+        result = np.where(has_head & (self._tails[near] == tails).all(axis=1), near, -1)
         # Another token of the same first 8 bytes: no accident, but not impossible.
-        for i in np.flatnonzero(~equal & (self._prefixes[near] == prefixes)):
+        for i in np.flatnonzero(has_head & (result < 0)):
             result[i] = self._position(tokens[i].tobytes())
         return result
 
@@ -134,35 +135,69 @@ class TokenIndex:
         -------
         StoredBlock
             Whether its object is still there has not been looked at.
+
+        Examples
+        --------
+        >>> variable = StoredVariable(
+        ...     "t", ("x",), np.dtype("f4"), ((2, 1),), tokens=np.eye(2, 20, dtype="u1"),
+        ...     groups=np.zeros(2, "<u2"), sizes=np.full(2, 64, "<u8"),
+        ... )
+        >>> TokenIndex("/store", [Manifest.build("dataset", (variable,))]).block(0).shape
+        (1,)
         """
         number = int(self._numbers[position])
-        slot = int(np.searchsorted(self._starts, number, side="right")) - 1
-        variable = self._variables[slot]
-        grid = self._grids.get(slot)
-        if grid is None:
-            grid = self._grids.setdefault(slot, variable.grid)
-        within = number - int(self._starts[slot])
-        index = tuple(int(i) for i in np.unravel_index(within, variable.numblocks)) if variable.chunks else ()
-        return StoredBlock(
-            root=self._root,
-            group=f"{variable.groups[within]:04x}",
-            token=variable.tokens[within].tobytes(),
-            spec=grid.spec(index, variable.encoded_dtype, variable.codecs, variable.inner_shape),
-            shape=grid.block_shape(index),
-            dtype=variable.dtype,
-            size_bytes=int(variable.sizes[within]) or None,
-        )
+        slot = bisect_right(self._starts, number) - 1
+        return self._variables[slot].block(self._root, number - self._starts[slot])
 
     def _position(self, token: bytes) -> int:
-        prefix = np.uint64(int.from_bytes(token[:8], "big"))
-        position = int(self._prefixes.searchsorted(prefix))
-        while position < len(self._prefixes) and self._prefixes[position] == prefix:
-            if self._tokens[position].tobytes() == token:
+        head = int.from_bytes(token[:8], "big")
+        position = bisect_left(self._sorted_heads, head)
+        while position < len(self._sorted_heads) and self._sorted_heads[position] == head:
+            if self._tails[position].tobytes() == token[8:]:
                 return position
             position += 1
         return -1
 
 
-def _prefixes(tokens: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    head = np.ascontiguousarray(tokens[:, :8])
-    return head.view(">u8").reshape(-1).astype("u8")
+@dataclass(frozen=True, slots=True, eq=False)
+class _Indexed:
+    """What does not change from block to block of one variable."""
+
+    variable: StoredVariable
+    grid: Grid
+    numblocks: tuple[int, ...]
+    dtype: np.dtype[Any]
+    spec: ChunkSpec | None
+    """That of all blocks; None where they differ."""
+
+    @classmethod
+    def of(cls, variable: StoredVariable) -> Self:
+        grid, dtype = variable.grid, variable.encoded_dtype
+        spec = None
+        if grid.kind == "regular":
+            first = tuple(0 for _ in variable.chunks)
+            spec = grid.spec(first, dtype, variable.codecs, variable.inner_shape)
+        return cls(variable, grid, variable.numblocks, dtype, spec)
+
+    def block(self, root: str, number: int) -> StoredBlock:
+        variable, rest, index = self.variable, number, []
+        for count in reversed(self.numblocks):
+            rest, place = divmod(rest, count)
+            index.append(place)
+        index.reverse()
+        spec = self.spec or self.grid.spec(tuple(index), self.dtype, variable.codecs)
+        return StoredBlock(
+            root=root,
+            group=f"{variable.groups[number]:04x}",
+            token=variable.tokens[number].tobytes(),
+            spec=spec,
+            shape=tuple([lengths[place] for lengths, place in zip(variable.chunks, index, strict=True)]),
+            dtype=variable.dtype,
+            size_bytes=int(variable.sizes[number]) or None,
+        )
+
+
+def _words(tokens: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Split tokens into their first 8 bytes as a number, and the rest as three words, bytes unchanged."""
+    heads = np.ascontiguousarray(tokens[:, :8]).view(">u8").reshape(-1).astype("u8")
+    return heads, np.ascontiguousarray(tokens[:, 8:]).view("u4")

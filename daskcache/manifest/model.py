@@ -142,6 +142,12 @@ class StoredVariable:
             In C order.
         spec : ChunkSpec
             One object for blocks that are cut alike, mostly.
+
+        Examples
+        --------
+        >>> variable = StoredVariable("t", ("x",), np.dtype("f4"), ((3,),), inline=b"encoded")
+        >>> [(index, spec.chunk_shape) for index, spec in variable.specs()]
+        [((0,), (3,))]
         """
         grid, dtype = self.grid, self.encoded_dtype
         if grid.kind == "regular":

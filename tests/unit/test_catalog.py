@@ -16,8 +16,7 @@ import pytest
 import xarray as xr
 
 from daskcache import errors, stores
-from daskcache.catalog import Catalog, Latest, RunRecord, TokenIndex, Wanted
-from daskcache.catalog import entries as entries_module
+from daskcache.catalog import Catalog, Latest, RunRecord, TokenIndex, Wanted, newest
 from daskcache.chunks import ChunkSpec
 from daskcache.errors import CorruptChunkError, EntryNotFoundError, InvalidInputError, StoreError
 from daskcache.manifest import Manifest, Node, StoredVariable
@@ -420,7 +419,7 @@ def test_token_index_leaves_out_what_cannot_be_read(local: Catalog, monkeypatch:
     path = Path(local.root) / f"namespaces/default/bad/@/{version}.idx"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.warns(
-        errors.DaskcacheWarning, match=r"the blocks of entry 'bad' .* are not found for now"
+        errors.DaskcacheWarning, match=r"the stored blocks of 'bad' are not found for now: entry 'bad' "
     ) as caught:
         index = local.token_index()
     assert len(caught) == 1
@@ -477,5 +476,5 @@ def test_catalogs_pickle_and_compare(local: Catalog) -> None:
 
 @pytest.fixture(autouse=True)
 def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries_module, "_indexed", {})
+    monkeypatch.setattr(newest, "_kept", {})
     monkeypatch.setattr(errors, "_warned", set())
