@@ -74,16 +74,16 @@ def to_kerchunk(manifest: Manifest, root_url: str) -> bytes:
     {'root': 's3://bucket/cache'}
     """
     documents = _documents(manifest)
+    own = {
+        "format": FORMAT,
+        "kind": manifest.kind,
+        "name": simplify_attribute(manifest.name),
+        "version": manifest.version,
+    }
     head = {
         "version": 1,
         "templates": {"root": stores.describe(root_url).rstrip("/")},
-        "daskcache": {
-            "format": FORMAT,
-            "kind": manifest.kind,
-            "name": simplify_attribute(manifest.name),
-            "version": manifest.version,
-            **manifest.info,
-        },
+        "daskcache": {**own, **manifest.info, **own},
     }
     refs = [
         f"{json.dumps(_join(path, 'zarr.json'))}:{json.dumps(json.dumps(document))}"
