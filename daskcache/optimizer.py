@@ -23,6 +23,7 @@ from daskcache.dask_internals import Blockwise, DataNode, Key, Task
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter
 from daskcache.graph import substitute
+from daskcache.guards import guard_sources
 from daskcache.listing import Listing
 from daskcache.plan import Plan, make_plan
 from daskcache.pool import StoredBlock
@@ -124,8 +125,9 @@ def rewrite(dsk: Any, keys: Any, settings: Settings) -> Any:
         return write_layer(layer, targets, writer)
 
     rewritten = substitute(dsk, plan, write, write_all)
-    if not finder.writes:
+    if not plan.writes:
         return rewritten
+    rewritten = guard_sources(rewritten, tokens)
     numblocks = {name: _numblocks(dsk.layers[name]) for name in checkpoints}
     return publish_checkpoints(
         rewritten,

@@ -28,6 +28,7 @@ from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
 from daskcache.datasets import Collection, assemble
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
 from daskcache.graph import keys_of, substitute
+from daskcache.guards import guard_sources
 from daskcache.identity import identify
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest
@@ -175,7 +176,7 @@ class _Persist:
     def _compute(self, missing: Mapping[str, list[int]], plan: Plan) -> tuple[Manifest, Sequence[Receipt]]:
         arrays, targets = self.identified.arrays, self.identified.targets
         graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
-        graph = substitute(graph, plan)
+        graph = guard_sources(substitute(graph, plan), self.identified.tokens)
         writer = DataNode(None, writer_for(self.identified.fingerprinter, self.settings))
         prefix = f"daskcache-store-{self.id}"
         tasks: dict[Key, Any] = {}

@@ -63,6 +63,7 @@ class GraphTokens:
             else:
                 self._nodes.update(dict(layer))
         self._keys = _Keys(self._nodes, self._layers)
+        self._reads: dict[int, tuple[Any, list[Any]]] = {}
         self._tokens: dict[Key, bytes | UncacheableError] = {}
         self._scope = Scope(self)
 
@@ -286,6 +287,36 @@ class GraphTokens:
             return error.reason
         except UncacheableError as error:
             return error
+
+    def note_read(self, array: Any, index: Any) -> None:
+        """Remember that a region of a source was looked at.
+
+        Parameters
+        ----------
+        array : object
+            The source's array.
+        index : tuple
+            The region.
+        """
+        self._reads.setdefault(id(array), (array, []))[1].append(index)
+
+    def source_stamps(self) -> dict[int, tuple[Any, dict[str, Any]]]:
+        """Tell how the objects of sources looked when tokens were made of them.
+
+        Returns
+        -------
+        dict of int to tuple
+            By the identity of a source's array: the array, and the stamp of each object that was looked at.
+        """
+        found = {}
+        for identity, (array, regions) in self._reads.items():
+            source = self.fingerprinter.find_source(array)
+            if source is not None:
+                stamps: dict[str, Any] = {}
+                for region in regions:
+                    stamps |= source.stamps(region)
+                found[identity] = array, stamps
+        return found
 
     def look(self, key: Key) -> bytes:
         """Give the token of an input, or raise why it has none.

@@ -55,6 +55,9 @@ class TokenSource(Protocol):
     def function(self, key: Key) -> bytes:
         """Give the fingerprint of the function whose result a block is."""
 
+    def note_read(self, array: Any, index: Any) -> None:
+        """Remember that a region of a source was looked at."""
+
 
 class FromDependencyError(Exception):
     """Carries the reason of an input to the blocks that depend on it."""
@@ -237,8 +240,10 @@ class Scope:
             region = fingerprinter.source_region(array, index)
         except UncacheableError as error:
             raise error.within(f"read of {type(array).__name__}") from None
-        if region is None or isinstance(array, np.ndarray):
+        if region is None or (isinstance(array, np.ndarray) and not isinstance(array, np.memmap)):
             return region
+        if not hasattr(array, "__daskcache_region__"):
+            self.tokens.note_read(array, index)
         is_plain = task.func in GETTERS and (len(task.args) < 3 or self.literal(task.args[2]))
         return region if is_plain else fingerprinter.combine(b"raw", [region])
 

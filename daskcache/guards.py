@@ -1,0 +1,121 @@
+"""Guards around what a graph reads: a source that changes under a run must not be stored under its old token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+from daskcache.dask_internals import (
+    Blockwise,
+    DataNode,
+    GraphNode,
+    NestedContainer,
+    Task,
+    execute_subgraph,
+)
+from daskcache.fingerprint.guard import GuardedSource
+from daskcache.tokens import GraphTokens
+
+__all__ = ["guard_sources"]
+
+
+def guard_sources(dsk: HighLevelGraph, tokens: GraphTokens) -> HighLevelGraph:
+    """Put a guard around each source that a graph's tokens were made of.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph
+        The graph that is about to run and to store blocks; it is not changed.
+    tokens : GraphTokens
+        Its tokens, and the regions of sources that were looked at for them.
+
+    Returns
+    -------
+    HighLevelGraph
+        In which a read fails, before anything of it can be stored, if the region is not as it was when its token was
+        made. Layers stay what they are.
+
+    Notes
+    -----
+    The pass's own look at a source is used again. Each read costs two more looks at the objects that it touches.
+    """
+    guards = {
+        identity: GuardedSource(array, expected)
+        for identity, (array, expected) in tokens.source_stamps().items()
+        if expected
+    }
+    if not guards:
+        return dsk
+    layers = {name: _guard_layer(layer, guards) for name, layer in dsk.layers.items()}
+    return HighLevelGraph(layers, dsk.dependencies)
+
+
+def _guard_layer(layer: Any, guards: Mapping[int, GuardedSource]) -> Any:
+    swap = _Swap(guards)
+    if isinstance(layer, Blockwise):
+        task = swap.node(layer.task)
+        indices: list[Any] = [
+            (swap.node(given) if index is None else given, index) for given, index in layer.indices
+        ]
+        if not swap.count:
+            return layer
+        return Blockwise(
+            layer.output,
+            layer.output_indices,
+            task,
+            indices,
+            layer.numblocks,
+            concatenate=layer.concatenate,
+            new_axes=layer.new_axes,
+            output_blocks=layer.output_blocks,
+            annotations=layer.annotations,
+            io_deps=layer.io_deps,
+        )
+    held = {key: swap.node(node) for key, node in layer.items()}
+    return MaterializedLayer(held, annotations=layer.annotations) if swap.count else layer
+
+
+class _Swap:
+    """Replaces sources in nodes, copying only what holds one."""
+
+    def __init__(self, guards: Mapping[int, GuardedSource]) -> None:
+        self._guards = guards
+        self.count = 0
+
+    def node(self, node: Any) -> Any:
+        guard = self._guards.get(id(node))
+        if guard is not None:
+            self.count += 1
+            return guard
+        if isinstance(node, DataNode):
+            value = self.node(node.value)
+            return node if value is node.value else DataNode(node.key, value)
+        if isinstance(node, Task):
+            return self._task(node)
+        if type(node) is tuple and node and callable(node[0]):
+            # A task as dask once wrote them.
+            parts = tuple(self.node(part) for part in node)
+            return node if all(map(_is, parts, node)) else parts
+        return node
+
+    def _task(self, task: Task) -> Task:
+        args = tuple(
+            self._inner(arg) if task.func is execute_subgraph and number == 0 else self.node(arg)
+            for number, arg in enumerate(task.args)
+        )
+        kwargs = {name: self.node(value) for name, value in task.kwargs.items()}
+        if all(map(_is, args, task.args)) and all(kwargs[name] is task.kwargs[name] for name in kwargs):
+            return task
+        if isinstance(task, NestedContainer):
+            return type(task)(*args)
+        return Task(task.key, task.func, *args, _data_producer=task.data_producer, **kwargs)
+
+    def _inner(self, graph: Mapping[Any, GraphNode]) -> Mapping[Any, GraphNode]:
+        guarded = {key: self.node(node) for key, node in graph.items()}
+        return graph if all(guarded[key] is graph[key] for key in graph) else guarded
+
+
+def _is(one: Any, other: Any) -> bool:
+    return one is other
