@@ -34,7 +34,7 @@ __all__ = ["Source", "Stamp", "find_source", "open_source", "read_stamps"]
 
 _SKIPPED = (str, bytes, int, float, complex, bool, type(None), list, tuple, dict, set, frozenset, slice, type)
 # What they call `array` lies in memory, and has rules of its own.
-_ARRAY_LIBRARIES = ("numpy", "pandas", "pyarrow", "dask", "distributed")
+_ARRAY_LIBRARIES = ("numpy", "pandas", "pyarrow", "dask", "distributed", "xarray")
 _FILE_RULES: dict[str, Callable[[Any, Survey], Origin]] = {
     "h5py._hl.dataset:Dataset": trace_h5py,
     "netCDF4._netCDF4:Variable": trace_netcdf4,

@@ -377,7 +377,19 @@ class TestLooks:
 
 def test_what_is_no_source_is_none() -> None:
     fingerprinter = Fingerprinter()
-    things = [1, "a", None, [1], np.arange(3), np.float64(1), xr.DataArray(np.arange(3)), print, da.ones(3)]
+    named = xr.DataArray(np.arange(3), dims="x", coords={"array": 1})
+    things = [
+        named,
+        1,
+        "a",
+        None,
+        [1],
+        np.arange(3),
+        np.float64(1),
+        xr.DataArray(np.arange(3)),
+        print,
+        da.ones(3),
+    ]
     assert [find_source(thing, fingerprinter) for thing in things] == [None] * len(things)
 
 

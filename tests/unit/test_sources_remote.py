@@ -1,0 +1,370 @@
+"""Sources that are not local files: buckets, web servers, references to parts of files, Icechunk, memory."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import fsspec
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from zarr.storage import FsspecStore, ObjectStore
+
+from daskcache.errors import SourceChangedError, UncacheableError
+from daskcache.fingerprint.guard import GuardedSource
+from daskcache.fingerprint.objects import Fingerprinter
+from daskcache.fingerprint.places import clean_url
+from daskcache.fingerprint.places_remote import FsspecPlace, ObstorePlace, place_of_filesystem
+from daskcache.fingerprint.sources import read_stamps
+from tests.sources import digests_of, make_dataset, rewrite, source_of
+
+SECRET = "mJx7-very-secret"
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    program = "from moto.server import main; main()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as server:
+        try:
+            for _ in range(300):
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.1)
+            else:
+                pytest.fail("moto's server did not start")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+
+
+class TestBucket:
+    """S3, through s3fs and through obstore."""
+
+    @pytest.fixture
+    def options(self, moto: str) -> dict[str, Any]:
+        options = {"key": "someone", "secret": SECRET, "endpoint_url": moto}
+        fs = fsspec.filesystem("s3", **options)
+        fs.invalidate_cache()
+        if not fs.exists("bucket"):
+            fs.mkdir("bucket")
+        return options
+
+    def open(self, options: dict[str, Any], name: str, **array: Any) -> zarr.Array[Any]:
+        store = FsspecStore.from_url(f"s3://bucket/{name}", storage_options=options)
+        if not array:
+            return zarr.open_array(store)
+        made = zarr.create_array(store, overwrite=True, dtype="i4", compressors=None, **array)
+        made[:] = np.arange(made.shape[0])
+        return made
+
+    def test_chunks_are_told_by_their_etags(self, options: dict[str, Any]) -> None:
+        array = self.open(options, "a", shape=(6,), chunks=(2,))
+        before = digests_of(da.from_array(array, chunks=2))
+        (stamp,) = source_of(array).stamps((slice(0, 2),)).items()
+        assert stamp[0] == "s3://bucket/a/c/0"
+        assert stamp[1] is not None
+        assert stamp[1][0] == 8
+        assert len(stamp[1][1]) == 32
+        # An ETag is of the bytes: the same again is no change.
+        array[2:4] = [2, 3]
+        assert digests_of(da.from_array(array, chunks=2)) == before
+        array[2:4] = 7
+        after = digests_of(da.from_array(array, chunks=2))
+        assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
+
+    def test_obstore_sees_what_s3fs_sees(self, options: dict[str, Any]) -> None:
+        obstore = pytest.importorskip("obstore")
+        array = self.open(options, "b", shape=(40,), chunks=(2,))
+        store = obstore.store.S3Store(
+            "bucket", prefix="b", endpoint=options["endpoint_url"], access_key_id="someone",
+            secret_access_key=SECRET, region="us-east-1", client_options={"allow_http": True},
+        )  # fmt: skip
+        other = zarr.open_array(ObjectStore(store))
+        assert digests_of(da.from_array(other, chunks=2)) == digests_of(da.from_array(array, chunks=2))
+        content = [
+            digests_of(da.from_array(a, chunks=20), Fingerprinter(source_check="content"))
+            for a in (array, other)
+        ]
+        assert content[0] == content[1]
+
+    def test_many_chunks_cost_one_listing(
+        self, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        array = self.open(options, "c", shape=(60,), chunks=(2,))
+        looks: list[str] = []
+        for place in (FsspecPlace, ObstorePlace):
+            for method in ("_see", "_list"):
+                original = getattr(place, method)
+
+                def counted(self: Any, key: str, original: Any = original, method: str = method) -> Any:
+                    looks.append(method)
+                    return original(self, key)
+
+                monkeypatch.setattr(place, method, counted)
+        source = source_of(array)
+        few = [source.region((slice(2 * i, 2 * i + 2),)) for i in range(5)]
+        assert looks == ["_see"] * 5
+        many = [source.region((slice(2 * i, 2 * i + 2),)) for i in range(30)]
+        assert looks.count("_list") == 1
+        assert len(looks) < 12
+        assert many[:5] == few
+        array[30] = -1
+        later = source_of(array)
+        again = [later.region((slice(2 * i, 2 * i + 2),)) for i in range(30)]
+        assert [i for i in range(30) if again[i] != many[i]] == [15]
+
+    def test_secrets_enter_nothing(self, options: dict[str, Any]) -> None:
+        array = self.open(options, "d", shape=(4,), chunks=(2,))
+        fingerprinter = Fingerprinter()
+        source = source_of(array, fingerprinter)
+        before = source.region(())
+        told = (source.describe(), source.stamps(()), fingerprinter.sources)
+        assert SECRET not in repr(told)
+        other = self.open({**options, "key": "other", "secret": "other"}, "d")
+        assert source_of(other).region(()) == before
+
+    def test_a_guard_sees_a_change_by_its_etag(self, options: dict[str, Any]) -> None:
+        array = self.open(options, "e", shape=(4,), chunks=(2,))
+        guarded = GuardedSource(array, read_stamps(array))
+        assert guarded[0] == 0
+        array[0] = 5
+        with pytest.raises(SourceChangedError, match="s3://bucket/e/c/0"):
+            guarded[0]
+        assert guarded[2] == 2
+
+    def test_netcdf_in_a_bucket(self, options: dict[str, Any], tmp_path: Path) -> None:
+        make_dataset().to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+        fs = fsspec.filesystem("s3", **options)
+        fs.put_file(str(tmp_path / "a.nc"), "bucket/a.nc")
+        with (
+            fs.open("bucket/a.nc") as file,
+            xr.open_dataset(file, engine="h5netcdf", chunks={"time": 2}) as dataset,
+        ):
+            assert source_of(dataset.t).describe() == "s3://bucket/a.nc/t"
+            assert len(set(digests_of(dataset.t))) == 3
+
+
+def test_local_copies_are_refused(tmp_path: Path) -> None:
+    for kind in ("simplecache", "filecache", "blockcache"):
+        fs = fsspec.filesystem(kind, target_protocol="file", cache_storage=str(tmp_path / kind))
+        with pytest.raises(UncacheableError, match="FileSystem, whose copies may be out of date"):
+            place_of_filesystem(fs, str(tmp_path))
+
+
+class _Handler(http.server.SimpleHTTPRequestHandler):
+    """Files with an ETag, of their times, below ``/tagged``."""
+
+    def end_headers(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if "/tagged/" in self.path and path.is_file():
+            self.send_header("ETag", f'"{path.stat().st_mtime_ns}-{path.stat().st_ino}"')
+        super().end_headers()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), partial(_Handler, directory=str(tmp_path))
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+class TestWeb:
+    """HTTP servers, with and without ETags."""
+
+    def write(self, path: Path) -> None:
+        array = zarr.create_array(path, shape=(4,), chunks=(2,), dtype="i8")
+        array[:2] = 7
+
+    def test_etags_are_required(self, web: str, tmp_path: Path) -> None:
+        for name in ("tagged", "plain"):
+            self.write(tmp_path / name / "a")
+        tagged = zarr.open_array(FsspecStore.from_url(f"{web}/tagged/a", read_only=True))
+        before = [source_of(tagged).region((slice(start, start + 2),)) for start in (0, 2)]
+        assert list(source_of(tagged).stamps((3,)).values()) == [None]
+        rewrite(tmp_path / "tagged/a/c/0")
+        after = [source_of(tagged).region((slice(start, start + 2),)) for start in (0, 2)]
+        assert [old == new for old, new in zip(before, after, strict=True)] == [False, True]
+        plain = zarr.open_array(FsspecStore.from_url(f"{web}/plain/a", read_only=True))
+        with pytest.raises(UncacheableError, match="has no ETag"):
+            source_of(plain).region(())
+
+    def test_a_server_that_fails_is_not_a_missing_chunk(self, tmp_path: Path) -> None:
+        place = FsspecPlace(fsspec.filesystem("memory"), "/")
+        place._fs = type("Broken", (), {"invalidate_cache": lambda *_: None, "info": lambda *_: 1 / 0})()
+        with pytest.raises(UncacheableError, match=r"cannot look at .*: ZeroDivisionError"):
+            place.look(["a"], "", 1)
+
+    @pytest.mark.parametrize(
+        ("url", "clean"),
+        [
+            ("https://u:p@host/a.nc?sig=1#f", "https://host/a.nc"),
+            ("s3://key:secret@bucket/a?b", "s3://bucket/a?b"),
+            ("/plain/path?x", "/plain/path?x"),
+        ],
+    )
+    def test_urls_are_told_without_secrets(self, url: str, clean: str) -> None:
+        assert clean_url(url) == clean
+
+
+class TestReferences:
+    """Kerchunk's references to parts of files."""
+
+    def write(self, path: Path) -> dict[str, Any]:
+        for name in ("x", "y"):
+            np.arange(4, dtype="<i8").tofile(path / name)
+        document = {
+            "zarr_format": 2, "shape": [8], "chunks": [2], "dtype": "<i8", "compressor": None, "filters": None,
+            "fill_value": 0, "order": "C",
+        }  # fmt: skip
+        return {
+            ".zgroup": '{"zarr_format": 2}',
+            "a/.zarray": json.dumps(document),
+            "a/.zattrs": '{"_ARRAY_DIMENSIONS": ["x"]}',
+            "a/0": [f"file://{path}/x", 0, 16],
+            "a/1": [f"file://{path}/x", 16, 16],
+            "a/2": [f"file://{path}/y"],
+            "a/3": "base64:AAAAAAAAAAABAAAAAAAAAA==",
+        }
+
+    def open(self, references: dict[str, Any]) -> da.Array:
+        document = {"version": 1, "refs": references}
+        backend = {"consolidated": False, "storage_options": {"fo": document}}
+        return xr.open_dataset("reference://", engine="zarr", backend_kwargs=backend, chunks={}).a.data
+
+    def test_the_referenced_objects_count(self, tmp_path: Path) -> None:
+        references = self.write(tmp_path)
+        before = digests_of(self.open(references))
+        assert len(set(before)) == 4
+        stamps = source_of(self.open(references)).stamps(())
+        assert [Path(name).name for name in stamps] == ["x", "y", "3"]
+        rewrite(tmp_path / "x")
+        after = digests_of(self.open(references))
+        assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True, True]
+        moved = digests_of(self.open({**references, "a/1": [f"file://{tmp_path}/x", 8, 16]}))
+        assert [old == new for old, new in zip(after, moved, strict=True)] == [True, False, True, True]
+        inline = digests_of(self.open({**references, "a/3": "base64:AAAAAAAAAAACAAAAAAAAAA=="}))
+        assert [old == new for old, new in zip(after, inline, strict=True)] == [True, True, True, False]
+
+    def test_growth_leaves_old_regions_alone(self, tmp_path: Path) -> None:
+        references = self.write(tmp_path)
+        before = digests_of(self.open(references))
+        references["a/.zarray"] = references["a/.zarray"].replace("[8]", "[10]")
+        references["a/4"] = [f"file://{tmp_path}/y", 0, 16]
+        assert digests_of(self.open(references))[:4] == before
+
+    @pytest.mark.parametrize("check", ["metadata", "content"])
+    def test_other_modes(self, tmp_path: Path, check: str) -> None:
+        references = self.write(tmp_path)
+        before = digests_of(self.open(references), Fingerprinter(source_check=check))
+        rewrite(tmp_path / "x")
+        assert digests_of(self.open(references), Fingerprinter(source_check=check)) == before
+        np.arange(1, 5, dtype="<i8").tofile(tmp_path / "x")
+        after = digests_of(self.open(references), Fingerprinter(source_check=check))
+        assert (after != before) == (check == "content")
+
+
+@pytest.mark.filterwarnings("ignore")
+class TestIcechunk:
+    """Chunks of a snapshot."""
+
+    @pytest.fixture
+    def repository(self, tmp_path: Path) -> Any:
+        icechunk = pytest.importorskip("icechunk")
+        repository = icechunk.Repository.create(
+            icechunk.local_filesystem_storage(str(tmp_path / "repository"))
+        )
+        session = repository.writable_session("main")
+        for name in ("inline", "native"):
+            size = 4 if name == "inline" else 4000
+            array = zarr.create_array(
+                session.store, name=name, shape=(3 * size,), chunks=(size,), dtype="i8", compressors=None
+            )
+            array[:] = np.arange(3 * size)
+        session.commit("first")
+        return repository
+
+    def digests(self, repository: Any, name: str) -> list[bytes]:
+        array = zarr.open_array(repository.readonly_session("main").store, path=name, mode="r")
+        return digests_of(da.from_array(array, chunks=array.chunks))
+
+    @pytest.mark.parametrize("name", ["inline", "native"])
+    def test_chunks_are_told_by_their_references(self, repository: Any, name: str) -> None:
+        before = self.digests(repository, name)
+        assert len(set(before)) == 3
+        session = repository.writable_session("main")
+        array = zarr.open_array(session.store, path=name)
+        array[0] = -1
+        array.resize((array.shape[0] + array.chunks[0],))
+        with pytest.raises(UncacheableError, match="uncommitted"):
+            source_of(array).region(())
+        session.commit("second")
+        after = self.digests(repository, name)
+        assert [old == new for old, new in zip(before, after, strict=False)] == [False, True, True]
+        assert len(after) == 4
+
+
+def test_fsspecs_memory_is_told_by_its_bytes() -> None:
+    def make(root: str, value: int) -> list[bytes]:
+        store = FsspecStore.from_url(f"memory://{root}")
+        array = zarr.create_array(store, shape=(4,), chunks=(2,), dtype="i8", overwrite=True)
+        array[:2] = value
+        return digests_of(da.from_array(array, chunks=2))
+
+    one, same, other = make("one", 1), make("one", 1), make("one", 2)
+    assert one == same
+    assert [a == b for a, b in zip(one, other, strict=True)] == [False, True]
+
+
+def test_obstores_local_and_memory_stores(tmp_path: Path) -> None:
+    obstore = pytest.importorskip("obstore")
+    local = zarr.create_array(
+        ObjectStore(obstore.store.LocalStore(tmp_path)), shape=(4,), chunks=(2,), dtype="i8"
+    )
+    local[:] = 1
+    direct = zarr.open_array(tmp_path)
+    assert source_of(local).region(()) == source_of(direct).region(())
+    digests = []
+    for value in (1, 1, 2):
+        array = zarr.create_array(
+            ObjectStore(obstore.store.MemoryStore()), shape=(4,), chunks=(2,), dtype="i8"
+        )
+        array[:] = value
+        digests.append(source_of(array).region(()))
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_directory_in_place_of_a_chunk_is_no_chunk(tmp_path: Path) -> None:
+    array = zarr.create_array(tmp_path, shape=(4,), chunks=(2,), dtype="i8")
+    os.makedirs(tmp_path / "c" / "0")
+    assert list(source_of(array).stamps((0,)).values()) == [None]
