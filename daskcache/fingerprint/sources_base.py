@@ -44,6 +44,8 @@ class Survey:
     def __init__(self, fingerprinter: Fingerprinter | None = None) -> None:
         self.digester = fingerprinter.digester if fingerprinter else Digester()
         self.check: str = fingerprinter.source_check if fingerprinter else "chunks"
+        self.is_blind = self.check in ("metadata", "none")
+        """Whether objects are only named, never looked at."""
         aliases = fingerprinter.source_aliases if fingerprinter else ()
         # The longest prefix wins.
         self._aliases = sorted(aliases, key=lambda pair: (-len(pair[0]), pair))
@@ -155,16 +157,9 @@ class Origin(ABC):
         survey, fingerprinter = source.survey, source.fingerprinter
         digest = survey.digester.digest
         place, keys, directory, total = self.objects(region)
-        if survey.check in ("metadata", "none"):
-            objects = [
-                survey.digest_object(place, key, found)
-                for key, found in zip(keys, place.refer(keys), strict=True)
-            ]
-        else:
-            objects = [
-                survey.digest_object(place, key, found)
-                for key, found in zip(keys, place.look(keys, directory, total), strict=True)
-            ]
+        # Content too is looked at before it is read, so that a later change shows.
+        found = place.refer(keys) if survey.is_blind else place.look(keys, directory, total)
+        objects = [survey.digest_object(place, key, one) for key, one in zip(keys, found, strict=True)]
         recorded = source.traced.recorded
         fresh = [digest for digest in objects if digest not in recorded]
         if fresh:
@@ -329,9 +324,9 @@ class Source:
         -------
         dict of str to tuple or None
             By absolute path or URL: the size and the ETag, or the size and the pair of mtime_ns and inode. None
-            where there is no object.
+            where there is no object. Empty under the modes that do not look at objects.
         """
-        if isinstance(self.trace.origin, MemoryOrigin):
+        if self.survey.is_blind or isinstance(self.trace.origin, MemoryOrigin):
             return {}
         place, keys, directory, total = self.trace.origin.objects(self._take(index))
         return {found.name: found.stamp for found in place.look(keys, directory, total)}

@@ -256,6 +256,7 @@ class TestModes:
         data = open_zarr(tmp_path / "z", chunks={"time": 2}).t
         monkeypatch.setattr(places.os, "stat", lambda *_: pytest.fail("looked at a chunk"))
         before = digests_of(data, Fingerprinter(source_check=check))
+        assert source_of(data, Fingerprinter(source_check=check)).stamps(()) == {}
         monkeypatch.undo()
         rewrite(chunk_file(tmp_path / "z", "t", 1))
         assert digests_of(data, Fingerprinter(source_check=check)) == before
