@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["compiled_code", "named", "resolves"]
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
+_NUMBA_SIGNATURES = frozenset({"siglist", "typesigs", "sigs"})
 _LOCAL = ("<locals>", "<lambda>")
 
 
@@ -235,43 +236,17 @@ def _compiled(fp: Fingerprinter, obj: Any) -> bytes | Node:
     return Node((owner,), lambda parts: fp.combine(b"compiled", [digest, *parts]), ("bound object",))
 
 
-@handles_subclasses("numba:Dispatcher")
-def _numba_dispatcher(fp: Fingerprinter, obj: Any) -> Node:
-    return _numba(fp, obj, obj.py_func, {**obj.targetoptions, "signatures": None})
-
-
-@handles_subclasses("numba:DUFunc")
-def _numba_dufunc(fp: Fingerprinter, obj: Any) -> Node:
-    return _numba(
-        fp, obj, obj.__wrapped__ if hasattr(obj, "__wrapped__") else _python_function(obj), obj.types
-    )
-
-
-@handles_subclasses("numba:GUFunc")
-def _numba_gufunc(fp: Fingerprinter, obj: Any) -> Node:
-    builder = obj.gufunc_builder
-    return _numba(fp, obj, builder.py_func, (builder.signature, builder.identity, builder.writable_args))
-
-
-def _python_function(obj: Any) -> Any:
-    reduced = obj.__reduce__()[1]
-    found = [part for part in _flatten(reduced) if hasattr(part, "py_func")]
-    if not found:
-        raise UncacheableError(f"{type(obj)} does not show the Python function it was compiled from")
-    return found[0].py_func
-
-
-def _flatten(parts: Any) -> list[Any]:
-    if isinstance(parts, dict):
-        parts = tuple(parts.values())
-    if isinstance(parts, tuple | list):
-        return [leaf for part in parts for leaf in _flatten(part)]
-    return [parts]
-
-
-def _numba(fp: Fingerprinter, obj: Any, function: Any, options: Any) -> Node:
+@handles_subclasses("numba:Dispatcher", "numba:DUFunc", "numba:GUFunc")
+def _numba(fp: Fingerprinter, obj: Any) -> Node:
+    """Take a compiled function by its Python one and the options; what it was compiled for so far fills up."""
+    states = obj.__reduce__()[1][0].states
+    names = ["identity", "signature", "writable_args", "targetoptions", "locals", "is_dynamic", "frozen"]
+    if states.get("frozen") or states.get("can_compile") is False:
+        names += ["siglist", "typesigs", "sigs"]
+    options = {name: states[name] for name in names if name in states}
+    shown = {name: repr(value) if name in _NUMBA_SIGNATURES else value for name, value in options.items()}
     return Node(
-        (type(obj), function, options),
+        (type(obj), obj.__wrapped__, shown),
         lambda parts: fp.combine(b"numba", parts),
         ("type", "Python function", "options"),
     )
