@@ -1,0 +1,116 @@
+"""Code that visibly depends on more than its arguments is uncacheable, by name."""
+
+from __future__ import annotations
+
+import importlib.util
+import types
+
+import pytest
+
+from daskcache.errors import UncacheableError
+from daskcache.fingerprint import fingerprint
+
+
+def define(source: str, name: str = "f") -> object:
+    module = types.ModuleType("users_module")
+    exec(compile(source, "users_module.py", "exec"), module.__dict__)
+    return vars(module)[name]
+
+
+IMPURE = [
+    ("def f(): return open('x').read()", "reads a file"),
+    ("from io import open as o\ndef f(): return o('x')", "reads a file"),
+    ("import os\ndef f(): return os.environ['HOME']", "environment"),
+    ("import os\ndef f(): return os.environ.get('HOME')", "environment"),
+    ("from os import environ\ndef f(): return environ['HOME']", "environment"),
+    ("import os\ndef f(): return os.getenv('HOME')", "environment"),
+    ("import os\ndef f(): return os.listdir('.')", "file system"),
+    ("import os\ndef f(): return os.path.getmtime('x')", "file system"),
+    ("import os.path as p\ndef f(): return p.exists('x')", "file system"),
+    ("import glob\ndef f(): return glob.glob('*')", "file system"),
+    ("import time\ndef f(): return time.time()", "clock"),
+    ("from time import perf_counter as now\ndef f(): return now()", "clock"),
+    ("def f():\n    import time\n    return time.time()", "clock"),
+    ("def f():\n    from time import monotonic\n    return monotonic()", "clock"),
+    ("import datetime\ndef f(): return datetime.datetime.now()", "clock"),
+    ("from datetime import datetime\ndef f(): return datetime.utcnow()", "clock"),
+    ("from datetime import date\ndef f(): return date.today()", "clock"),
+    ("import pandas as pd\ndef f(): return pd.Timestamp.now()", "clock"),
+    ("import pandas as pd\ndef f(): return pd.Timestamp('now')", "clock"),
+    ("import numpy as np\ndef f(): return np.datetime64('today')", "clock"),
+    ("import random\ndef f(): return random.random()", "random state"),
+    ("import random\ndef f(x): return random.choice(x)", "random state"),
+    ("from random import shuffle\ndef f(x): return shuffle(x)", "random state"),
+    ("import random\ndef f(): return random.Random()", "unseeded"),
+    ("import numpy as np\ndef f(): return np.random.rand(3)", "random state"),
+    ("import numpy as np\ndef f():\n    np.random.seed(0)\n    return np.random.normal()", "random state"),
+    ("from numpy.random import normal\ndef f(): return normal()", "random state"),
+    ("import numpy as np\ndef f(): return np.random.default_rng()", "unseeded"),
+    ("import numpy as np\ndef f(): return np.random.default_rng(None)", "unseeded"),
+    ("import numpy as np\ndef f(): return np.random.default_rng(seed=None)", "unseeded"),
+    ("def f():\n    import numpy as np\n    return np.random.default_rng()", "unseeded"),
+    ("import numpy as np\ndef f(): return np.random.RandomState()", "unseeded"),
+    ("import uuid\ndef f(): return uuid.uuid4()", "unseeded"),
+    ("import os\ndef f(): return os.urandom(3)", "unseeded"),
+    ("import secrets\ndef f(): return secrets.token_hex()", "unseeded"),
+    ("def f(x): return eval(x)", "code by name"),
+    ("def f(x): exec(x)", "code by name"),
+    ("def f(x): return globals()[x]", "code by name"),
+    ("import importlib\ndef f(x): return importlib.import_module(x)", "code by name"),
+    ("def f(): return input()", "asks"),
+    ("import subprocess\ndef f(): return subprocess.run(['ls'])", "program"),
+    ("import urllib.request\ndef f(): return urllib.request.urlopen('x')", "network"),
+    ("def f():\n    import requests\n    return requests.get('x')", "network"),
+    ("import socket\ndef f(): return socket.gethostname()", "environment|network"),
+    ("import numpy as np\ndef f(): return np.load('x')", "reads a file"),
+    ("import pandas as pd\ndef f(): return pd.read_csv('x')", "reads a file"),
+    ("import xarray as xr\ndef f(): return xr.open_dataset('x')", "reads a file"),
+    ("import zarr\ndef f(): return zarr.open_group('x')", "reads a file"),
+    ("def f(x):\n    def inner(): return open(x)\n    return inner()", "reads a file"),
+    ("def f(x): return [open(p) for p in x]", "reads a file"),
+    (
+        "class C:\n    def read(self): return open('x')\ndef f(): return C().read()",
+        "class C → attribute read",
+    ),
+    ("def g(): return open('x')\ndef f(): return g()", "function f → global g → function g"),
+]
+
+
+@pytest.mark.parametrize(("source", "reason"), IMPURE)
+def test_recognised_calls_are_uncacheable(source: str, reason: str) -> None:
+    with pytest.raises(UncacheableError, match=reason):
+        fingerprint(define(source))
+
+
+PURE = [
+    "import numpy as np\ndef f(): return np.random.default_rng(3).random()",
+    "import numpy as np\ndef f(seed): return np.random.default_rng(seed).random()",
+    "import random\ndef f(): return random.Random(3).random()",
+    "import datetime\ndef f(): return datetime.datetime(2000, 1, 1)",
+    "import time\ndef f(): return time.strptime('2000', '%Y')",
+    "import os\ndef f(x): return os.path.join(x, 'a')",
+    "import os\ndef f(x): return os.path.basename(x) + os.sep",
+    "import pandas as pd\ndef f(): return pd.Timestamp('2000-01-01')",
+    "import numpy as np\ndef f(): return np.datetime64('2000-01-01')",
+    "def f(x): return getattr(x, 'mean')()",
+    "def f(x, name): return getattr(x, name)()",
+    "def f(x): return x.open() + x.time() + x.environ",
+    "def open(x): return x\ndef f(x): return open(x)",
+    "import logging\nlog = logging.getLogger('x')\ndef f(x):\n    log.info('x')\n    print(x)\n    return x",
+    "import threading\nlock = threading.Lock()\ndef f(x):\n    with lock:\n        return x",
+    "import warnings\ndef f(x):\n    with warnings.catch_warnings():\n        return x",
+    "def f(time): return time.time()",
+]
+
+
+@pytest.mark.parametrize("source", PURE)
+def test_what_only_looks_like_it_is_not(source: str) -> None:
+    assert len(fingerprint(define(source))) == 40
+
+
+def test_a_package_that_is_not_loaded_is_recognised_by_name() -> None:
+    """Whether it is loaded must not decide whether something is stored."""
+    name = next(name for name in ("sqlite3", "netCDF4", "h5netcdf") if importlib.util.find_spec(name))
+    attribute = {"sqlite3": "connect", "netCDF4": "Dataset", "h5netcdf": "File"}[name]
+    with pytest.raises(UncacheableError, match="reads a file"):
+        fingerprint(define(f"def f():\n    import {name}\n    return {name}.{attribute}('x')"))
