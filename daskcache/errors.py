@@ -126,8 +126,8 @@ class CorruptChunkError(StoreError):
 _warned: set[str] = set()
 
 
-def warn_once(message: str, stacklevel: int = 3) -> None:
-    """Warn, once per process for each message.
+def warn_once(message: str, stacklevel: int = 3, *, about: str | None = None) -> None:
+    """Warn, once per process for each message or matter.
 
     A store that is full would otherwise say so for every block.
 
@@ -137,6 +137,8 @@ def warn_once(message: str, stacklevel: int = 3) -> None:
         What happened, and what it means for the result.
     stacklevel : int, optional
         Whose line is shown, as in `warnings.warn`.
+    about : str, optional
+        The matter, where messages about it differ from block to block; by default the message itself.
 
     Examples
     --------
@@ -148,6 +150,7 @@ def warn_once(message: str, stacklevel: int = 3) -> None:
     >>> len(caught)
     1
     """
-    if message not in _warned:
-        _warned.add(message)
+    matter = message if about is None else about
+    if matter not in _warned:
+        _warned.add(matter)
         warnings.warn(message, DaskcacheWarning, stacklevel=stacklevel)

@@ -244,7 +244,7 @@ class StoredBlock:
         """Bytes in memory."""
         return self.size * self.dtype.itemsize
 
-    def __getitem__(self, index: Any) -> np.ndarray[Any, Any]:
+    def __getitem__(self, index: Any) -> Any:
         """Read the block or a part of it.
 
         Parameters
@@ -255,8 +255,8 @@ class StoredBlock:
 
         Returns
         -------
-        numpy.ndarray
-            The values, bit for bit.
+        numpy.ndarray or numpy.generic
+            The values, bit for bit; a scalar where numpy gives one that keeps the dtype.
 
         Raises
         ------
@@ -267,10 +267,15 @@ class StoredBlock:
         StoreError
             The store cannot be read.
         """
-        if is_basic(index):
-            return self._read(Selection.of(self.shape, index))
-        part: np.ndarray[Any, Any] = self._read(Selection.of(self.shape))[index]
-        return part
+        if not is_basic(index):
+            part: np.ndarray[Any, Any] = self._read(Selection.of(self.shape))[index]
+            return part
+        values = self._read(Selection.of(self.shape, index))
+        if values.ndim or index is Ellipsis or (isinstance(index, tuple) and Ellipsis in index):
+            return values
+        # What dask's reductions return and what numpy gives here, unless that has no byte order or length.
+        scalar = values[()]
+        return scalar if isinstance(scalar, np.generic) and scalar.dtype == self.dtype else values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
         if copy is False:
