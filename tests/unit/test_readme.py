@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import re
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_example_runs_and_prints_what_is_shown(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with dask.config.set({}):
-        before = dict(dask.config.config)
+        before = copy.deepcopy(dask.config.config)
         try:
             exec(compile(program, "<example>", "exec"), {"__name__": "__main__"})
         finally:
