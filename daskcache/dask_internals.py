@@ -35,6 +35,7 @@ from dask.array.core import (
     load_chunk,
     load_store_chunk,
 )
+from dask.array.einsumfuncs import chunk_einsum
 from dask.array.overlap import _trim
 from dask.blockwise import (
     Blockwise,
@@ -62,6 +63,7 @@ __all__ = [
     "TaskRef",
     "Tuple",
     "blockwise_token",
+    "chunk_einsum",
     "convert_legacy_graph",
     "convert_legacy_task",
     "coordinate_maps",

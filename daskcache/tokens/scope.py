@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable, Mapping
+from types import FunctionType
 from typing import Any, Protocol
 
 import dask.array.chunk
@@ -25,6 +26,7 @@ from daskcache.dask_internals import (
     Task,
     TaskRef,
     Tuple,
+    chunk_einsum,
     execute_subgraph,
     identity_cast,
     pass_extra_kwargs,
@@ -37,7 +39,7 @@ __all__ = ["MISSING", "FromDependencyError", "Literal", "Scope", "TokenSource"]
 
 MISSING = object()
 _CONTAINERS = {list: b"list", tuple: b"tuple", set: b"set", frozenset: b"frozenset"}
-_GETITEMS = (operator.getitem, dask.array.chunk.getitem)
+_READERS = (*GETTERS, operator.getitem, dask.array.chunk.getitem)
 
 
 class TokenSource(Protocol):
@@ -186,9 +188,9 @@ class Scope:
         func = task.func
         if func is execute_subgraph:
             return self._subgraph(task)
-        if getattr(func, "__daskcache_transparent__", False):
+        if _is_transparent(func):
             return self.token(task.args[0])
-        if func in GETTERS or func in _GETITEMS:
+        if _is_one_of(func, _READERS):
             region = self._region(task)
             if region is not None:
                 return region
@@ -202,19 +204,19 @@ class Scope:
             trimmed = self._trim(task)
             if trimmed is not None:
                 return trimmed
-        elif func in EFFECTS:
-            raise UncacheableError(
-                f"{funcname(func)} is run for its effect, which a stored result would not have"
-            )
         name = ""
         try:
             name = "function"
+            _refuse_effects(func)
             parts = [self.tokens.fingerprinter.function(func)]
             for number, arg in enumerate(task.args, 1):
                 name = f"argument {number}"
                 parts.append(self.token(arg))
             for name in sorted(task.kwargs):
-                parts += (name.encode(), self.token(task.kwargs[name]))
+                value = task.kwargs[name]
+                if func is chunk_einsum and name == "subscripts":
+                    value = _rename_subscripts(value)
+                parts += (name.encode("utf-8", "surrogatepass"), self.token(value))
         except UncacheableError as error:
             raise error.within(name).within(f"task {funcname(func)!r}") from None
         return self.tokens.fingerprinter.combine(b"task", [len(task.args).to_bytes(4, "big"), *parts])
@@ -284,9 +286,9 @@ class Scope:
             inner, outkey, inkeys, *values = node.args
             scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner)
             return scope.function(TaskRef(outkey))
-        if getattr(node.func, "__daskcache_transparent__", False):
+        if _is_transparent(node.func):
             return self.function(node.args[0])
-        if (node.func in GETTERS or node.func in _GETITEMS) and self._region(node) is not None:
+        if _is_one_of(node.func, _READERS) and self._region(node) is not None:
             return self._function_of_data()
         return self.tokens.fingerprinter.function(node.func)
 
@@ -300,6 +302,51 @@ class Scope:
 
     def _function_of_data(self) -> bytes:
         return self.tokens.fingerprinter.combine(b"data", [])
+
+
+def _is_one_of(func: Any, functions: Iterable[Any]) -> bool:
+    """Whether a function is one of some; by identity, because a callable may say of itself that it equals any."""
+    return any(func is other for other in functions)
+
+
+def _is_transparent(func: Any) -> bool:
+    """Whether a function of this package passes a block on.
+
+    Only plain functions of the package itself: an object may have every attribute that it is asked for, and
+    ``functools.wraps`` copies attributes on to functions that do more.
+    """
+    return (
+        isinstance(func, FunctionType)
+        and func.__dict__.get("__daskcache_transparent__") is True
+        and str(func.__globals__.get("__name__")).startswith("daskcache.")
+    )
+
+
+def _refuse_effects(func: Any) -> None:
+    """Raise for what is run for what it does, however it is wrapped."""
+    if _is_one_of(func, EFFECTS):
+        raise UncacheableError(
+            f"{funcname(func)} is run for its effect, which a stored result would not have"
+        )
+    if isinstance(func, functools.partial):
+        _refuse_effects(func.func)
+    for step in (getattr(func, "first", None), *getattr(func, "funcs", ())) if _is_composed(func) else ():
+        _refuse_effects(step)
+
+
+def _is_composed(func: Any) -> bool:
+    return type(func).__name__ == "Compose" and type(func).__module__.partition(".")[0] in (
+        "toolz",
+        "cytoolz",
+    )
+
+
+def _rename_subscripts(subscripts: Any) -> Any:
+    """Name the indices of an einsum in the order in which they come: dask draws letters for ``...`` from a set."""
+    if not isinstance(subscripts, str) or "->" not in subscripts:
+        return subscripts
+    letters = dict.fromkeys(letter for letter in subscripts if letter.isalpha())
+    return subscripts.translate({ord(letter): 0x100 + number for number, letter in enumerate(letters)})
 
 
 def _is_basic(index: Any) -> bool:
