@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import enum
-import sys
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -149,11 +149,12 @@ def _dynamic_attribute(fp: Fingerprinter, obj: Any) -> Node:
 @handles("dataclasses:Field")
 def _field(fp: Fingerprinter, obj: Any) -> Node:
     """A dataclass's field without its type, which is an annotation."""
-    missing = sys.modules["dataclasses"].MISSING
+    # By type: pickled by value, a class comes back with another MISSING.
+    missing = type(dataclasses.MISSING)
     given = {
         key: value
         for key, value in (("default", obj.default), ("default_factory", obj.default_factory))
-        if value is not missing
+        if not isinstance(value, missing)
     }
     flags = (obj.name, obj.init, obj.repr, obj.hash, obj.compare, obj.kw_only, dict(obj.metadata))
     kind = getattr(getattr(obj, "_field_type", None), "name", None)

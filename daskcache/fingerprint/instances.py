@@ -42,12 +42,6 @@ def instance_node(fp: Fingerprinter, obj: Any) -> bytes | Node:
     if isinstance(obj, set | frozenset):
         # Their reduction lists the elements in the order of this process's hashes.
         return combine_items(fp, b"set object", (kind, frozenset(obj), getattr(obj, "__dict__", None)))
-    if callable(obj):
-        module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
-        name = name or getattr(obj, "__name__", None)
-        has_name = isinstance(module, str) and isinstance(name, str)
-        if has_name and fp.home(module).kind != "user" and resolves(module, name, obj):
-            return named(fp, obj, module, name)
     return _reduced(fp, obj)
 
 
@@ -57,6 +51,9 @@ def _reduced(fp: Fingerprinter, obj: Any) -> bytes | Node:
     try:
         reduced = obj.__reduce_ex__(4) if reducer is None else reducer(obj)
     except Exception as error:
+        module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None)
+        if callable(obj) and fp.home(module).kind != "user" and resolves(module, name, obj):
+            return named(fp, obj, module, name)
         raise UncacheableError(f"{kind} has no deterministic identity: {error}") from error
     if isinstance(reduced, str):
         return combine_items(fp, b"global", (kind, reduced))
