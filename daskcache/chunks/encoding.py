@@ -1,4 +1,4 @@
-"""Blocks to bytes and back, through Zarr's own codec pipeline.
+"""Blocks to bytes and back, as Zarr's own codec pipeline does it, and mostly through it.
 
 Arrays are handed over as raw words of their item's size, in the machine's order: the codecs move bytes and
 never look at values, so NaN payloads, signed zeros and byte order come through without a conversion, and the
@@ -16,6 +16,7 @@ from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.store import Store
 from zarr.buffer import default_buffer_prototype
 
+from daskcache.chunks.direct import is_plain, pack, unpack
 from daskcache.chunks.handles import RAW_DTYPES, Handle, ObjectInStore, borrowed
 from daskcache.chunks.selection import Selection
 from daskcache.chunks.spec import STRING, ChunkSpec, check_storable, storage_dtype
@@ -25,6 +26,9 @@ __all__ = ["decode", "encode", "inner_ranges", "read_part"]
 
 # What codecs raise at bytes that are not theirs. Never OSError or MemoryError: those say nothing of the bytes.
 _MALFORMED = (ValueError, TypeError, RuntimeError, KeyError, IndexError, EOFError, OverflowError)
+
+
+_BUFFER = default_buffer_prototype().buffer
 
 
 def encode(block: np.ndarray[Any, Any], spec: ChunkSpec) -> memoryview:
@@ -63,6 +67,8 @@ def encode(block: np.ndarray[Any, Any], spec: ChunkSpec) -> memoryview:
     if block.size == 0:
         return memoryview(b"")
     raw = _to_raw(block, spec)
+    if is_plain(spec):
+        return pack(raw, spec)
     with borrowed(spec, raw.shape) as handle:
         handle.array[...] = raw
         return handle.store.take()
@@ -107,8 +113,7 @@ def decode(
         ...
     daskcache.errors.CorruptChunkError: ...
     """
-    buffer = default_buffer_prototype().buffer.from_bytes(data)  # type: ignore[arg-type]
-    return _decode(buffer, spec, shape, np.dtype(dtype), index)
+    return _decode(memoryview(data), spec, shape, np.dtype(dtype), index)
 
 
 def read_part(
@@ -236,7 +241,7 @@ def _from_raw(raw: np.ndarray[Any, Any], spec: ChunkSpec, dtype: np.dtype[Any]) 
 
 
 def _decode(
-    source: ZarrBuffer | ObjectInStore,
+    source: memoryview | ObjectInStore,
     spec: ChunkSpec,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],
@@ -247,14 +252,32 @@ def _decode(
     if 0 in selection.shape:
         return np.empty(selection.shape, dtype)[(*selection.rest, ...)]
     raw_shape = (shape or (1,)) + ((dtype.itemsize,) if dtype.kind == "S" else ())
-    with borrowed(spec, raw_shape) as handle:
-        raw = _read(handle, source, selection.region or ..., f"{shape} block of {spec.dtype}")
+    what = f"{shape} block of {spec.dtype}"
+    if isinstance(source, memoryview) and is_plain(spec):
+        raw = _unpack(source, spec, raw_shape, selection, what)
+    else:
+        with borrowed(spec, raw_shape) as handle:
+            content = _BUFFER.from_bytes(source) if isinstance(source, memoryview) else source
+            raw = _read(handle, content, selection.region or ..., what)
     values = _from_raw(raw, spec, dtype).reshape(selection.shape)
     return values[(*selection.rest, ...)]
 
 
-def _read(handle: Handle, source: ZarrBuffer | ObjectInStore, region: Any, what: str) -> np.ndarray[Any, Any]:
-    handle.store.content = source
+def _unpack(
+    data: memoryview, spec: ChunkSpec, raw_shape: tuple[int, ...], selection: Selection, what: str
+) -> np.ndarray[Any, Any]:
+    has_letters = len(raw_shape) > max(len(spec.chunk_shape), 1)
+    raw_dtype = np.dtype(RAW_DTYPES[1 if has_letters else spec.itemsize])
+    try:
+        return unpack(data, spec, raw_shape, raw_dtype, selection.region)
+    except _MALFORMED as error:
+        raise _corrupt(error, what) from error
+
+
+def _read(
+    handle: Handle, content: ZarrBuffer | ObjectInStore, region: Any, what: str
+) -> np.ndarray[Any, Any]:
+    handle.store.content = content
     try:
         return np.asarray(handle.array[region])
     except zarr.errors.ChunkNotFoundError as error:
