@@ -218,8 +218,13 @@ def _add_read(
     title: str,
 ) -> None:
     """Add what a name stands for; of the user's modules only what is read of them."""
+    step = f"{kind} {'.'.join((name, *attributes))}"
+    if isinstance(value, ModuleType) and fp.home(value.__name__).kind != "user":
+        # By name as well: some libraries load their parts when they are first asked for.
+        _refuse(find_named_impurity(".".join((value.__name__, *attributes)), call), title, step)
     for seen, rest in _follow(value, attributes):
-        _refuse(find_impurity(seen, rest, call), title, f"{kind} {'.'.join((name, *attributes))}")
+        if not _is_users(fp, seen):
+            _refuse(find_impurity(seen, rest, call), title, step)
     shown = name
     while isinstance(value, ModuleType) and attributes and fp.home(value.__name__).kind == "user":
         module = value
@@ -230,6 +235,12 @@ def _add_read(
         attributes = attributes[1:]
     if kind != "closure" or shown != name or isinstance(value, ModuleType):
         parts.add(kind, shown, value)
+
+
+def _is_users(fp: Fingerprinter, value: object) -> bool:
+    """Whether something is defined in the user's code, where a name says nothing of what it does."""
+    module = getattr(value, "__module__", None)
+    return isinstance(module, str) and fp.home(module).kind == "user"
 
 
 def _refuse(why: str | None, title: str, step: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import sys
 from types import BuiltinMethodType, MethodType
 from typing import Any
@@ -75,6 +76,8 @@ _SEEDABLE = frozenset(
         "_random.Random",
     ]
 )
+# All that is spelt in small letters there draws from one generator, but for these.
+_HIDDEN = re.compile(r"(numpy\.)?random\.(?!(default_rng|mtrand|bit_generator)$)[a-z][a-z_0-9]*")
 _UNSEEDED_CALLS = frozenset({"()", "(None)"})
 _NOW = frozenset({"('now')", "('today')"})
 _NOW_TAKERS = frozenset({"numpy.datetime64", "pandas.Timestamp", "pandas.to_datetime"})
@@ -137,6 +140,8 @@ def find_named_impurity(name: str, call: str) -> str | None:
     'talks to the network (requests.get)'
     """
     reason = _BY_NAME.get(name)
+    if reason is None and _HIDDEN.fullmatch(name):
+        reason = "draws from the process's own random state"
     if reason is None:
         reason = next((why for module, why in _BY_MODULE.items() if name.startswith(f"{module}.")), None)
     if reason is None and name in _SEEDABLE and call in _UNSEEDED_CALLS:

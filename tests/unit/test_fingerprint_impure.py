@@ -114,3 +114,18 @@ def test_a_package_that_is_not_loaded_is_recognised_by_name() -> None:
     attribute = {"sqlite3": "connect", "netCDF4": "Dataset", "h5netcdf": "File"}[name]
     with pytest.raises(UncacheableError, match="reads a file"):
         fingerprint(define(f"def f():\n    import {name}\n    return {name}.{attribute}('x')"))
+
+
+def test_a_part_that_is_loaded_on_demand_is_recognised_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    function = define("import numpy as np\ndef f(): return np.random.rand(3)")
+    monkeypatch.delattr(np, "random")
+    with pytest.raises(UncacheableError, match="random state"):
+        fingerprint(function)
+
+
+def test_a_function_of_the_users_is_not_judged_by_its_name() -> None:
+    module = types.ModuleType("requests")
+    exec("def get(x): return x\ndef f(x): return get(x)", module.__dict__)
+    assert len(fingerprint(vars(module)["f"])) == 40
