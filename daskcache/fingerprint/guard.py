@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from daskcache.errors import SourceChangedError, UncacheableError
 from daskcache.fingerprint.places import Stamp
-from daskcache.fingerprint.sources import open_source
+from daskcache.fingerprint.sources import Source, open_source
 
 __all__ = ["GuardedSource"]
 
@@ -81,9 +81,12 @@ class GuardedSource:
     def __getitem__(self, index: Any) -> npt.NDArray[Any]:
         if not self.expected:
             return np.asarray(self.array[index])
-        self._compare(index, refresh=True)
+        source = self._open()
+        self._compare(source, index)
+        source.refresh()
         block = np.asarray(self.array[index])
-        self._compare(index)
+        source.survey.forget()
+        self._compare(source, index)
         return block
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> npt.NDArray[Any]:
@@ -98,28 +101,34 @@ class GuardedSource:
     def __repr__(self) -> str:
         return f"GuardedSource({type(self.array).__name__}, shape={self.shape}, dtype={self.dtype})"
 
-    def _compare(self, index: Any, refresh: bool = False) -> None:
+    def _open(self) -> Source:
         try:
             source = open_source(self.array)
-            if source is None:
-                raise SourceChangedError(
-                    f"{type(self.array).__qualname__} is no source any more; {_CONSEQUENCE}"
-                )
+        except UncacheableError as error:
+            raise _unseen(error) from error
+        if source is None:
+            raise SourceChangedError(f"{type(self.array).__qualname__} is no source any more; {_CONSEQUENCE}")
+        return source
+
+    def _compare(self, source: Source, index: Any) -> None:
+        try:
             stamps = source.stamps(index)
         except UncacheableError as error:
-            # A file that has gone shows itself in this way.
-            raise SourceChangedError(f"cannot look at the source again: {error}; {_CONSEQUENCE}") from error
+            raise _unseen(error) from error
         for name, stamp in stamps.items():
             if name in self.expected and self.expected[name] != stamp:
                 raise SourceChangedError(
                     f"{name}, read through {type(self.array).__name__}, is not as it was when this run was planned "
                     f"({_describe(self.expected[name])}, now {_describe(stamp)}); {_CONSEQUENCE}"
                 )
-        if refresh:
-            source.refresh()
 
 
 _CONSEQUENCE = "nothing that was computed from it is stored. Run again: the new data get tokens of their own"
+
+
+def _unseen(error: UncacheableError) -> SourceChangedError:
+    # A file that has gone shows itself in this way.
+    return SourceChangedError(f"cannot look at the source again: {error}; {_CONSEQUENCE}")
 
 
 def _describe(stamp: Stamp | None) -> str:

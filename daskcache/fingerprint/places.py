@@ -78,6 +78,10 @@ class Place(ABC):
         return f"{self.root.rstrip('/')}/{key}" if key else self.root
 
     @abstractmethod
+    def forget(self) -> None:
+        """Forget what was seen, so that the next look is a fresh one."""
+
+    @abstractmethod
     def digest_bytes(self, key: str) -> bytes | None:
         """Read an object and hash it; None where there is none."""
 
@@ -93,6 +97,12 @@ class LocalPlace(Place):
         self._seen: dict[str, Found] = {}
         self._asked: dict[str, int] = {}
         self._listed: dict[str, dict[str, os.DirEntry[str]]] = {}
+
+    @override
+    def forget(self) -> None:
+        self._seen.clear()
+        self._asked.clear()
+        self._listed.clear()
 
     @override
     def digest_bytes(self, key: str) -> bytes | None:
@@ -152,6 +162,10 @@ class MemoryPlace(Place):
             return None if buffer is None else buffer.to_bytes()
 
         return cls(read)
+
+    @override
+    def forget(self) -> None:
+        self._seen.clear()
 
     @override
     def digest_bytes(self, key: str) -> bytes | None:

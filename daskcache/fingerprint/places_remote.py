@@ -51,6 +51,12 @@ class _ListedPlace(Place):
         self._listed: set[str] = set()
 
     @override
+    def forget(self) -> None:
+        self._seen.clear()
+        self._asked.clear()
+        self._listed.clear()
+
+    @override
     def look(self, keys: Sequence[str], directory: str, total: int) -> list[Found]:
         unseen = sum(key not in self._seen for key in keys)
         if unseen and self.can_list and directory not in self._listed:
@@ -194,6 +200,12 @@ class ReferencesPlace(Place):
         self._seen: dict[str, Found] = {}
 
     @override
+    def forget(self) -> None:
+        self._seen.clear()
+        for place in self._targets.values():
+            place.forget()
+
+    @override
     def refer(self, keys: Sequence[str]) -> list[Found]:
         return [self._resolve(key, see=False) for key in keys]
 
@@ -258,6 +270,13 @@ class IcechunkPlace(Place):
         self._snapshot: str = session.snapshot_id
         self._arrays: dict[str, dict[str, Found]] = {}
         self._targets: dict[str, Place] = {}
+
+    @override
+    def forget(self) -> None:
+        # The snapshot stays what it is; files outside of the repository need not.
+        self._arrays.clear()
+        for place in self._targets.values():
+            place.forget()
 
     @override
     def look(self, keys: Sequence[str], directory: str, total: int) -> list[Found]:

@@ -63,6 +63,11 @@ class Survey:
             entry = self._places[key] = owner, make()
         return entry[1]
 
+    def forget(self) -> None:
+        """Forget how objects looked, so that the next look is a fresh one."""
+        for _, place in self._places.values():
+            place.forget()
+
     def alias(self, name: str) -> tuple[str, bool]:
         """Rename a path as the user declared, and say whether it is one of a mirrored pair."""
         for old, new in self._aliases:

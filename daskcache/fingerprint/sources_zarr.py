@@ -29,16 +29,13 @@ class ZarrOrigin(Origin):
         self.shape = tuple(array.shape)
         store = array.store
         self.place: Place = survey.place(store, id(store), lambda: place_of_store(store))
-        self._grid, sizes = _read_grid(array)
+        self._document: dict[str, Any] = dict(array.metadata.to_dict())
+        self._grid, sizes = _read_grid(array, self._document)
         self._total = int(np.prod(sizes)) if sizes else 1
         self._prefix = f"{array.path}/" if array.path else ""
-        document = {name: value for name, value in array.metadata.to_dict().items() if name not in _IGNORED}
-        grid = document.get("chunk_grid")
+        grid = self._document.get("chunk_grid")
         self._is_regular = not (isinstance(grid, dict) and grid.get("name") == "rectilinear")
-        if not self._is_regular:
-            # It lists all chunks, so it grows with the array; the touched ones are told with the region.
-            document["chunk_grid"] = "rectilinear"
-        self._metadata = json.dumps(document, sort_keys=True, default=_encode_value).encode()
+        self._metadata: bytes | None = None
 
     @override
     def describe(self) -> str:
@@ -52,6 +49,13 @@ class ZarrOrigin(Origin):
 
     @override
     def metadata(self) -> Iterator[bytes]:
+        # Made when asked for: a guard, which comes with each read, looks at stamps alone.
+        if self._metadata is None:
+            document = {name: value for name, value in self._document.items() if name not in _IGNORED}
+            if not self._is_regular:
+                # It lists all chunks, so it grows with the array; the touched ones are told with the region.
+                document["chunk_grid"] = "rectilinear"
+            self._metadata = json.dumps(document, sort_keys=True, default=_encode_value).encode()
         yield self._metadata
 
     @override
@@ -70,9 +74,10 @@ class ZarrOrigin(Origin):
                 yield repr(tuple(lengths[low : high + 1])).encode()
 
 
-def _read_grid(array: zarr.Array[Any]) -> tuple[tuple[AxisGrid, ...], tuple[int, ...]]:
+def _read_grid(
+    array: zarr.Array[Any], document: dict[str, Any]
+) -> tuple[tuple[AxisGrid, ...], tuple[int, ...]]:
     """Give the grid of the array's objects, which are shards where it has them, and how many lie along each axis."""
-    document: Any = array.metadata.to_dict()
     grid = document.get("chunk_grid")
     name = "regular" if grid is None else grid["name"]
     if name == "regular":
