@@ -67,7 +67,11 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
                 "daskcache.on-uncacheable": resolved.on_uncacheable,
                 "daskcache.progress": resolved.progress,
                 "daskcache.check-space": resolved.check_space,
-                "daskcache.code.versions": resolved.code_versions,
+                "daskcache.code.versions": (
+                    resolved.code_versions
+                    if isinstance(resolved.code_versions, str)
+                    else dict(resolved.code_versions)
+                ),
                 "daskcache.sources.check": resolved.source_check,
                 "daskcache.sources.aliases": dict(resolved.source_aliases),
                 "daskcache.codecs": {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ import yaml
 
 from daskcache.errors import InvalidInputError
 
-__all__ = ["Codecs", "Settings", "default_store"]
+__all__ = ["CodeVersions", "Codecs", "Precision", "Settings", "default_store", "normalize_distribution"]
 
-CodeVersions = Literal["exact", "minor", "major", "none"]
+Precision = Literal["exact", "minor", "major", "none"]
+CodeVersions = Precision | tuple[tuple[str, Precision], ...]
 Mode = Literal["off", "read", "write", "readwrite"]
 OnUncacheable = Literal["ignore", "warn", "raise"]
 SourceCheck = Literal["chunks", "metadata", "content", "none"]
@@ -78,7 +80,8 @@ class Settings:
     check_space: bool = True
     """Whether a persist that is estimated not to fit is refused."""
     code_versions: CodeVersions = "exact"
-    """How much of an installed distribution's version counts."""
+    """How much of an installed distribution's version counts; or pairs of a distribution's name, or ``default``, with
+    how much of its version does."""
     source_check: SourceCheck = "chunks"
     """How closely sources are looked at."""
     source_aliases: tuple[tuple[str, str], ...] = ()
@@ -149,7 +152,6 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "on_uncacheable": get_args(OnUncacheable),
     "progress": ("auto", True, False),
     "check_space": (True, False),
-    "code_versions": get_args(CodeVersions),
     "source_check": get_args(SourceCheck),
 }
 _CODEC_CHOICES: dict[str, tuple[Any, ...]] = {
@@ -158,7 +160,6 @@ _CODEC_CHOICES: dict[str, tuple[Any, ...]] = {
     "shuffle": ("noshuffle", "shuffle", "bitshuffle"),
 }
 _KEYS = {
-    "code_versions": "code.versions",
     "source_check": "sources.check",
     "source_aliases": "sources.aliases",
 }
@@ -197,8 +198,47 @@ def _normalize(values: dict[str, Any]) -> dict[str, Any]:
         "store": store,
         "salt": str(values["salt"]),
         "codecs": _normalize_codecs(values["codecs"] or {}),
+        "code_versions": _normalize_versions(values["code_versions"]),
         "source_aliases": _normalize_aliases(values["source_aliases"] or {}),
     }
+
+
+def normalize_distribution(name: str) -> str:
+    """Spell a distribution's name as all its spellings are spelt.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``scikit_learn``.
+
+    Returns
+    -------
+    str
+        Such as ``scikit-learn``.
+
+    Examples
+    --------
+    >>> normalize_distribution("Scikit_Learn")
+    'scikit-learn'
+    """
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _normalize_versions(versions: object) -> CodeVersions:
+    allowed = get_args(Precision)
+    if isinstance(versions, tuple):  # of settings that have been checked before
+        versions = dict(versions)
+    if not isinstance(versions, Mapping):
+        _check_choice("code.versions", versions, allowed)
+        return versions  # type: ignore[return-value]
+    found: dict[str, Precision] = {}
+    for name, precision in versions.items():
+        _check_choice(f"code.versions.{name}", precision, allowed)
+        found[normalize_distribution(str(name))] = precision
+    default = found.pop("default", "exact")
+    # One that changes nothing compares equal to none.
+    rest = sorted((name, precision) for name, precision in found.items() if precision != default)
+    return (("default", default), *rest) if rest else default
 
 
 def _normalize_codecs(codecs: Codecs | Mapping[str, Any]) -> Codecs:

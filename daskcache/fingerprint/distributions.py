@@ -18,7 +18,9 @@ from functools import cache
 from pathlib import PurePath
 from typing import Literal
 
-__all__ = ["Home", "find_home", "find_module_file", "shorten_version"]
+from daskcache.config import CodeVersions, normalize_distribution
+
+__all__ = ["Home", "counted_version", "find_home", "find_module_file", "shorten_version"]
 
 _SITE_NAMES = frozenset({"site-packages", "dist-packages"})
 _RELEASE = re.compile(r"(?:\d+!)?\d+(?:\.\d+)*")
@@ -143,6 +145,35 @@ def shorten_version(version: str, precision: str) -> str:
     if found is None:
         return version
     return ".".join(found.group().split(".")[: 2 if precision == "minor" else 1])
+
+
+def counted_version(home: Home, versions: CodeVersions) -> str:
+    """Cut a distribution's version to what the settings let count of it.
+
+    Parameters
+    ----------
+    home : Home
+        An installed distribution.
+    versions : str or tuple of pairs of str
+        How much counts: of all, or by name, with ``default`` for the others.
+
+    Returns
+    -------
+    str
+        What counts. Of several distributions in one place, as much as of the one of which most does.
+
+    Examples
+    --------
+    >>> counted_version(Home("installed", "numpy", "2.5.1"), (("default", "exact"), ("numpy", "minor")))
+    '2.5'
+    """
+    if isinstance(versions, str):
+        return shorten_version(home.version, versions)
+    by_name = dict(versions)
+    default = by_name.get("default", "exact")
+    wanted = {by_name.get(normalize_distribution(name), default) for name in home.name.split("+")}
+    precision = next(precision for precision in ("exact", "minor", "major", "none") if precision in wanted)
+    return shorten_version(home.version, precision)
 
 
 @cache

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from daskcache.config import Settings
+from daskcache.config import CodeVersions, Settings
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.fingerprint import (  # noqa: F401  (importing them registers their rules)
     arrays,
@@ -20,7 +20,7 @@ from daskcache.fingerprint import (  # noqa: F401  (importing them registers the
 from daskcache.fingerprint.classes import class_node, enum_member
 from daskcache.fingerprint.code import unit_of
 from daskcache.fingerprint.digest import Digester
-from daskcache.fingerprint.distributions import Home, find_home, shorten_version
+from daskcache.fingerprint.distributions import Home, counted_version, find_home
 from daskcache.fingerprint.instances import instance_node, one_shot
 from daskcache.fingerprint.plain import make_leaves
 from daskcache.fingerprint.registry import Handler, Node, find_rule
@@ -125,8 +125,8 @@ class Fingerprinter:
     ----------
     salt : str, optional
         Enters every digest.
-    code_versions : {'exact', 'minor', 'major', 'none'}, optional
-        How much of an installed distribution's version counts.
+    code_versions : {'exact', 'minor', 'major', 'none'} or tuple of pairs of str, optional
+        How much of an installed distribution's version counts; by distribution, as `Settings` has it.
     source_check : {'chunks', 'metadata', 'content', 'none'}, optional
         How closely sources are looked at.
     source_aliases : tuple of pairs of str, optional
@@ -153,7 +153,7 @@ class Fingerprinter:
         self,
         *,
         salt: str = "",
-        code_versions: str = "exact",
+        code_versions: CodeVersions = "exact",
         source_check: str = "chunks",
         source_aliases: tuple[tuple[str, str], ...] = (),
     ) -> None:
@@ -328,7 +328,7 @@ class Fingerprinter:
             home = find_home(module)
             version = home.version
             if home.kind == "installed":
-                version = shorten_version(version, self.code_versions)
+                version = counted_version(home, self.code_versions)
             digest = self.digester.digest(b"home", home.kind.encode(), home.name.encode(), version.encode())
             found = self._homes[module] = (home, digest)
         return found

@@ -6,17 +6,18 @@ import importlib
 from collections.abc import Mapping
 from typing import Any
 
+from daskcache.config import CodeVersions
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.objects import Fingerprinter
 
 __all__ = ["check_code_units"]
 
 # The object beside its digest: a module that is loaded again holds others.
-_checked: dict[tuple[str, str, str, str], tuple[object, bytes | None]] = {}
+_checked: dict[tuple[str, str, str, CodeVersions], tuple[object, bytes | None]] = {}
 
 
 def check_code_units(
-    units: Mapping[tuple[str, str], bytes], *, salt: str = "", code_versions: str = "exact"
+    units: Mapping[tuple[str, str], bytes], *, salt: str = "", code_versions: CodeVersions = "exact"
 ) -> list[str]:
     """Name the code that is not the same in this process as where its digests were taken.
 
@@ -64,7 +65,7 @@ class _Nothing:
     """What a name stands for that is not there."""
 
 
-def _digest(obj: object, salt: str, code_versions: str) -> bytes | None:
+def _digest(obj: object, salt: str, code_versions: CodeVersions) -> bytes | None:
     if obj is _Nothing:
         return None
     try:

@@ -16,6 +16,7 @@ import jsonschema
 import pytest
 import yaml
 
+import daskcache
 import daskcache.config
 from daskcache.config import Codecs, Settings, default_store
 from daskcache.errors import InvalidInputError
@@ -156,6 +157,8 @@ def test_environment(tmp_path: Path, name: str, value: str, expression: str, exp
         ("store", 3, r"daskcache\.store is 3; expected a path or a URL"),
         ("code", "exact", r"daskcache\.code is 'exact'; expected a mapping"),
         ("code.versions", "latest", r"daskcache\.code\.versions is 'latest'; expected one of 'exact'"),
+        ("code.versions", {"numpy": "latest"}, r"daskcache\.code\.versions\.numpy is 'latest'"),
+        ("code.versions", ["exact"], r"daskcache\.code\.versions is \['exact'\]"),
         ("sources.check", "bytes", r"daskcache\.sources\.check is 'bytes'"),
         ("sources.aliases", "/a=/b", r"daskcache\.sources\.aliases is '/a=/b'; expected a mapping"),
         ("codecs", "zstd", r"daskcache\.codecs is 'zstd'; expected a mapping"),
@@ -196,6 +199,20 @@ def test_with_changes_and_checks() -> None:
     assert settings.with_(salt="new").salt == "new"
     with pytest.raises(InvalidInputError, match="mode"):
         settings.with_(mode="no")
+
+
+def test_versions_per_distribution() -> None:
+    versions = {"default": "minor", "Scikit_Learn": "none", "numpy": "minor"}
+    with dask.config.set({"daskcache.code.versions": versions}):
+        settings = Settings.from_config()
+    assert settings.code_versions == (("default", "minor"), ("scikit-learn", "none"))
+    assert settings.with_(salt="x").code_versions == settings.code_versions
+    assert hash(settings) == hash(
+        Settings.from_config(code_versions={"default": "minor", "scikit.learn": "none"})
+    )
+    assert Settings.from_config(code_versions={"numpy": "exact"}).code_versions == "exact"
+    with daskcache.activate(code_versions=versions):
+        assert Settings.from_config().code_versions == settings.code_versions
 
 
 def test_paths_become_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

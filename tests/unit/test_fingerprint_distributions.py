@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,7 +85,7 @@ def test_installed_from_an_index_or_from_a_checkout(site: Path) -> None:
 
 
 def test_a_function_counts_by_version_or_by_code(site: Path) -> None:
-    def digest(version: str, body: str, precision: str = "exact", **metadata: str) -> bytes:
+    def digest(version: str, body: str, precision: Any = "exact", **metadata: str) -> bytes:
         for old in site.glob("gridtool*.dist-info"):
             for file in old.iterdir():
                 file.unlink()
@@ -107,6 +108,14 @@ def test_a_function_counts_by_version_or_by_code(site: Path) -> None:
         != digest("2.0.0", "x + 1", "major")
     )
     assert digest("1.2.3", "x + 1", "none") == digest("9.9.9", "x + 1", "none")
+    only_gridtool = (("default", "exact"), ("gridtool", "minor"))
+    assert (
+        digest("1.2.3", "x + 1", only_gridtool)
+        == digest("1.2.4", "x + 1", only_gridtool)
+        != digest("1.3.0", "x + 1", only_gridtool)
+    )
+    others = (("default", "none"), ("gridtool", "exact"))
+    assert digest("1.2.3", "x + 1", others) != digest("1.2.4", "x + 1", others)
     checkout = {"direct_url_json": "{}"}
     assert digest("1.2.3", "x + 1", **checkout) == digest("1.2.4", "x + 1", **checkout)
     assert digest("1.2.3", "x + 1", **checkout) != digest("1.2.3", "x + 2", **checkout)
@@ -160,6 +169,12 @@ def test_old_kinds_of_installs(site: Path) -> None:
 )  # fmt: skip
 def test_versions_are_cut_to_what_counts(version: str, precision: str, short: str) -> None:
     assert shorten_version(version, precision) == short
+
+
+def test_where_distributions_share_a_place_the_most_that_counts_of_one_counts() -> None:
+    home = distributions.Home("installed", "One_a+two", "1.2.3+4.5.6")
+    assert distributions.counted_version(home, (("default", "none"), ("one-a", "none"))) == ""
+    assert distributions.counted_version(home, (("default", "none"), ("two", "exact"))) == "1.2.3+4.5.6"
 
 
 def test_finding_homes_takes_no_seconds() -> None:
