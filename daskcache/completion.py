@@ -11,11 +11,12 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from daskcache.catalog import Catalog
 from daskcache.checkpoints import Checkpoint
 from daskcache.dask_internals import DataNode, GraphNode, Key, List, Task, TaskRef
-from daskcache.errors import StoreError, warn_once
+from daskcache.errors import CorruptChunkError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock
 from daskcache.publishing import Publication, draft_manifest
+from daskcache.writing import unstored_in
 
 __all__ = ["publish_checkpoints"]
 
@@ -68,11 +69,19 @@ def publish_checkpoints(
             path: [targets[(layer, *index)] for index in np.ndindex(*numblocks[layer])]
             for path, layer in objects.items()
         }
-        draft = draft_manifest(checkpoint.outline, blocks, settings, fingerprinter, info())
+        try:
+            draft = draft_manifest(checkpoint.outline, blocks, settings, fingerprinter, info())
+        except UncacheableError as error:
+            if settings.on_uncacheable == "raise":
+                raise
+            if settings.on_uncacheable == "warn":
+                warn_once(
+                    f"blocks are stored, but {checkpoint.entry or 'their object'} is not published: {error}"
+                )
+            continue
         entry = checkpoint.entry or draft.manifest.version
         catalog = Catalog(settings.store, settings.namespace)
-        latest = catalog.latest(entry)
-        if latest is not None and latest.version == draft.manifest.version:
+        if _is_published(catalog, entry, draft.manifest.version):
             continue
         output = _terminal(outputs, layers, dependencies)
         if output is None:
@@ -99,6 +108,14 @@ def publish_checkpoints(
         dependencies[layer] |= {path_layer for path_layer in objects.values() if path_layer in layers}
         dependencies[layer].discard(layer)
     return HighLevelGraph(layers, dependencies)
+
+
+def _is_published(catalog: Catalog, entry: str, version: str) -> bool:
+    try:
+        latest = catalog.latest(entry)
+    except CorruptChunkError:
+        return False  # publishing repairs it
+    return latest is not None and latest.version == version
 
 
 def _complete(
@@ -161,4 +178,4 @@ def _publish(publication: Publication, written: Sequence[None]) -> None:
     try:
         publication.publish(())
     except StoreError as error:
-        warn_once(f"the result is right, but was not published: {error}")
+        warn_once(f"the result is right, but was not published: {error}", about=unstored_in(publication.run))

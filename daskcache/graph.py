@@ -98,6 +98,7 @@ def load_layer(
         getter,
         TaskRef(blockwise_token(0)),
         TaskRef(blockwise_token(1)),
+        *_flags(ndim),
         _data_producer=True,
     )
     return Blockwise(
@@ -130,6 +131,7 @@ def load_task(key: Key, block: StoredBlock) -> Task:
         getter,
         DataNode(None, block),
         DataNode(None, _whole(len(block.shape))),
+        *_flags(len(block.shape)),
         _data_producer=True,
     )
 
@@ -282,6 +284,11 @@ class BlockLookup:
 
 def _whole(ndim: int) -> tuple[slice, ...]:
     return (slice(None),) * ndim
+
+
+def _flags(ndim: int) -> tuple[bool, ...]:
+    """Keep dask from making an array of a scalar, which is what reductions give."""
+    return () if ndim else (False,)
 
 
 def name_layer(prefix: str, *parts: str) -> str:

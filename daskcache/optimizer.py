@@ -29,6 +29,7 @@ from daskcache.plan import Plan, make_plan
 from daskcache.pool import StoredBlock
 from daskcache.publishing import announce_run
 from daskcache.records import describe_recipe
+from daskcache.recovery import Recovery
 from daskcache.tokens import GraphTokens
 from daskcache.writing import Writer, keep_block
 
@@ -115,7 +116,9 @@ def rewrite(dsk: Any, keys: Any, settings: Settings) -> Any:
     _report(plan, settings)
     if plan.is_trivial:
         return dsk
-    writer = writer_for(tokens.fingerprinter, settings)
+    writer = writer_for(tokens.fingerprinter, settings, run)
+    recovery = Recovery(dsk, tokens, finder.find, writer if _writes(settings) else None, run)
+    plan = recovery.protect(plan)
 
     def write(key: Key, task: Any, target: StoredBlock) -> Task:
         # The mark's own argument, so that the mark leaves no trace.
@@ -146,7 +149,7 @@ def _numblocks(layer: Any) -> tuple[int, ...]:
     return tuple(layer.dims[i] for i in layer.output_indices)
 
 
-def writer_for(fingerprinter: Fingerprinter, settings: Settings) -> Writer:
+def writer_for(fingerprinter: Fingerprinter, settings: Settings, run: str) -> Writer:
     """Make what the workers check before they store a block.
 
     Parameters
@@ -155,6 +158,8 @@ def writer_for(fingerprinter: Fingerprinter, settings: Settings) -> Writer:
         Knows which of the user's functions were met.
     settings : Settings
         How code was looked at.
+    run : str
+        The run's id.
 
     Returns
     -------
@@ -164,7 +169,7 @@ def writer_for(fingerprinter: Fingerprinter, settings: Settings) -> Writer:
     units = tuple(
         (module, name, digest) for (module, name), digest in sorted(fingerprinter.code_units.items())
     )
-    return Writer(units, settings.code_versions, settings.salt)
+    return Writer(units, settings.code_versions, settings.salt, run)
 
 
 class _Finder:
@@ -175,6 +180,8 @@ class _Finder:
         self._checkpoints = checkpoints
         self._index = index
         self._listings: dict[str, Listing] = {}
+        # What a manifest still names, but a listing does not.
+        self._gone: set[StoredBlock] = set()
         self.targets: dict[Key, StoredBlock] = {}
         self.writes = {name for name, mark in checkpoints.items() if _writes(mark.settings)}
 
@@ -203,18 +210,23 @@ class _Finder:
                 announce_run(run, settings, entry, blocks)
             except (ReadOnlyError, StoreFullError) as error:
                 self.writes -= {name for name, mark in self._checkpoints.items() if mark.settings == settings}
-                warn_once(f"what is stored is loaded, and nothing is written: {error}", stacklevel=6)
+                warn_once(
+                    f"what is stored is loaded, and nothing is written: {error}",
+                    stacklevel=6,
+                    about=f"unwritable {settings.store}",
+                )
 
     def find(self, key: Key, token: bytes) -> StoredBlock | None:
         target = self.targets.get(key)
         if target is not None and _reads(self._checkpoints[key[0]].settings):
             if target.root not in self._listings:
                 self._listings[target.root] = Listing(target.root)
-            stored = self._listings[target.root].find(target)
+            stored = self._listings[target.root].find_as_known(target, self._index.get(token))
             if stored is not None:
                 return stored
+            self._gone.add(target)
         found: StoredBlock | None = self._index.get(token)
-        return found
+        return None if found in self._gone else found
 
     def target(self, key: Key, token: bytes) -> StoredBlock | None:
         name = key[0] if type(key) is tuple and key else None

@@ -37,6 +37,7 @@ from daskcache.plan import Plan, make_plan
 from daskcache.pool import Receipt, StoredBlock
 from daskcache.publishing import Draft, Publication, announce_run, draft_manifest
 from daskcache.records import describe_recipe
+from daskcache.recovery import Find, Recovery
 from daskcache.writing import store_block
 
 __all__ = ["persist"]
@@ -127,16 +128,22 @@ class _Persist:
     def run(self) -> Any:
         announce_run(self.id, self.settings, self.entry, self.identified.targets)
         listing = Listing(self.settings.store)
+        index: Any = self.catalog.token_index() if self.settings.mode == "readwrite" else {}
         missing = {
-            path: [number for number, block in enumerate(blocks) if listing.find(block) is None]
+            path: [
+                number
+                for number, block in enumerate(blocks)
+                if listing.find_as_known(block, index.get(block.token)) is None
+            ]
             for path, blocks in self.identified.targets.items()
         }
         plan = Plan()
         receipts: Sequence[Receipt] = ()
         if any(missing.values()):
             self._announce(missing, listing)
-            plan = self._plan(missing)
-            manifest, receipts = self._compute(missing, plan)
+            find = self._finder(missing, index)
+            plan = make_plan(self.identified.tokens, self._missing_keys(missing), find=find)
+            manifest, receipts = self._compute(missing, plan, find)
         else:
             manifest = self._publish(_places(self.draft, {}), ())
         self.catalog.finish_run(self.id)
@@ -153,31 +160,35 @@ class _Persist:
             info,
         )
 
-    def _plan(self, missing: Mapping[str, list[int]]) -> Plan:
-        arrays, targets = self.identified.arrays, self.identified.targets
+    def _finder(self, missing: Mapping[str, list[int]], index: Any) -> Find:
+        """Say where blocks lie: those of the result that are there, and what the namespace has published."""
         reusable: dict[Key, StoredBlock] = {}
-        wanted: list[Key] = []
-        for path, array in arrays.items():
-            gone = set(missing[path])
+        gone: set[StoredBlock] = set()
+        for path, array in self.identified.arrays.items():
+            wanted = set(missing[path])
             for number, key in enumerate(keys_of([array])):
-                if number in gone:
-                    wanted.append(key)
+                block = self.identified.targets[path][number]
+                if number in wanted:
+                    gone.add(block)
                 else:
-                    reusable[key] = targets[path][number]
-        reads = self.settings.mode == "readwrite"
-        index: Any = self.catalog.token_index() if reads else {}
+                    reusable[key] = block
 
         def find(key: Key, token: bytes) -> StoredBlock | None:
             found: StoredBlock | None = reusable.get(key) or index.get(token)
-            return found
+            return None if found in gone else found
 
-        return make_plan(self.identified.tokens, wanted, find=find)
+        return find
 
-    def _compute(self, missing: Mapping[str, list[int]], plan: Plan) -> tuple[Manifest, Sequence[Receipt]]:
+    def _compute(
+        self, missing: Mapping[str, list[int]], plan: Plan, find: Find
+    ) -> tuple[Manifest, Sequence[Receipt]]:
         arrays, targets = self.identified.arrays, self.identified.targets
+        tokens = self.identified.tokens
+        checks = writer_for(tokens.fingerprinter, self.settings, self.id)
+        writer = DataNode(None, checks)
         graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
-        graph = guard_sources(substitute(graph, plan), self.identified.tokens)
-        writer = DataNode(None, writer_for(self.identified.fingerprinter, self.settings))
+        plan = Recovery(graph, tokens, find, checks, self.id).protect(plan)
+        graph = guard_sources(substitute(graph, plan), tokens)
         prefix = f"daskcache-store-{self.id}"
         tasks: dict[Key, Any] = {}
         for path, array in arrays.items():

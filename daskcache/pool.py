@@ -274,7 +274,7 @@ class StoredBlock:
         if values.ndim or index is Ellipsis or (isinstance(index, tuple) and Ellipsis in index):
             return values
         # What dask's reductions return and what numpy gives here, unless that has no byte order or length.
-        scalar = values[()]
+        scalar: Any = values[()]
         return scalar if isinstance(scalar, np.generic) and scalar.dtype == self.dtype else values
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:

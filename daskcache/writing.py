@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from daskcache.errors import StoreError, UncacheableError, warn_once
+from daskcache.errors import NotStoredError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import check_code_units
 from daskcache.pool import Receipt, StoredBlock, write_block
 
-__all__ = ["CodeUnit", "Writer", "keep_block", "store_block"]
+__all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "unstored_in"]
 
 CodeUnit = tuple[str, str, bytes]
 
@@ -26,6 +26,8 @@ class Writer:
     """How much of a distribution's version counted."""
     salt: str = ""
     """What entered every token."""
+    run: str = ""
+    """The run's id: each run warns once in a process of what it cannot store."""
 
     def refusal(self, block: Any, target: StoredBlock) -> str | None:
         """Tell why a block may not be stored under its token.
@@ -111,7 +113,7 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
     """
     refusal = writer.refusal(block, target)
     if refusal:
-        warn_once(refusal)
+        warn_once(refusal, about=f"refusal {writer.run} {refusal.partition('(')[0]}")
         return block
     try:
         receipt = write_block(target.root, target.group, target.token, target.spec, block)
@@ -120,10 +122,33 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
                 "a task gave other bytes than those stored under its token before, which are used: "
                 "it is not deterministic; seed its randomness"
             )
-            return np.asarray(target)
-    except StoreError as error:
-        warn_once(f"a block could not be stored and was computed only: {error}")
+            return target[(slice(None),) * target.ndim]
+    except (NotStoredError, StoreError) as error:
+        warn_once(
+            f"a block could not be stored and was computed only: {error}", about=unstored_in(writer.run)
+        )
     return block
+
+
+def unstored_in(run: str) -> str:
+    """Name what a run warns of once, where it cannot store or publish.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+
+    Returns
+    -------
+    str
+        For `daskcache.errors.warn_once`.
+
+    Examples
+    --------
+    >>> unstored_in("r1")
+    'unstored r1'
+    """
+    return f"unstored {run}"
 
 
 keep_block.__daskcache_transparent__ = True  # type: ignore[attr-defined]

@@ -244,8 +244,10 @@ class Scope:
             raise error.within(f"read of {type(array).__name__}") from None
         if region is None or (isinstance(array, np.ndarray) and not isinstance(array, np.memmap)):
             return region
-        if not hasattr(array, "__daskcache_region__"):
-            self.tokens.note_read(array, index)
+        if hasattr(array, "__daskcache_region__"):
+            # A stored block is no wrapper: it gives the same values with asarray and without.
+            return region
+        self.tokens.note_read(array, index)
         is_plain = task.func in GETTERS and (len(task.args) < 3 or self.literal(task.args[2]))
         return region if is_plain else fingerprinter.combine(b"raw", [region])
 
