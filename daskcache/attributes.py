@@ -30,7 +30,8 @@ def encode_attribute(value: Any) -> Any:
     ----------
     value : object
         A plain Python value, a list, tuple or dict of such, a numpy scalar or array, or a naive datetime,
-        date or timedelta.
+        date or timedelta. Of a subclass of Python's numbers, texts and containers, such as an OrderedDict or an
+        IntEnum, the plain value is kept, as JSON does.
 
     Returns
     -------
@@ -68,6 +69,9 @@ def encode_attribute(value: Any) -> Any:
         }
     if isinstance(value, np.generic) and kind.__module__ == "numpy":
         return {**_encode_array(np.asarray(value)), TAG: "scalar"}
+    plain = next((base for base in _PLAIN if isinstance(value, base) and kind is not base), None)
+    if plain is not None:
+        return encode_attribute(_PLAIN[plain](value))
     encode = _ENCODERS.get(kind)
     if encode is None or getattr(value, "tzinfo", None) is not None:
         raise UncacheableError(
@@ -248,6 +252,17 @@ def _floats(text: str) -> tuple[float, ...]:
     data = bytes.fromhex(text)
     return struct.unpack(f">{len(data) // 8}d", data)
 
+
+# How a value of a subclass becomes one of the type itself, whatever the subclass makes of conversions.
+_PLAIN: dict[type, Callable[[Any], Any]] = {
+    str: str.__str__,
+    int: int.__int__,
+    float: float.__float__,
+    bytes: lambda value: b"".join([memoryview(value)]),
+    dict: lambda value: dict(value.items()),
+    list: lambda value: list(value),
+    tuple: lambda value: tuple(value),
+}
 
 _ENCODERS: dict[type, Callable[[Any], dict[str, Any]]] = {
     bytes: lambda value: {TAG: "bytes", "data": base64.b64encode(value).decode("ascii")},

@@ -4,7 +4,7 @@
 kerchunk reference set that xarray and fsspec open without us.
 """
 
-from daskcache.manifest.forms import Calendar, from_stored, kept_encoding, to_storable
+from daskcache.manifest.forms import JSON, Calendar, from_stored, kept_encoding, stored_objects, to_storable
 from daskcache.manifest.idx import from_idx, to_idx
 from daskcache.manifest.model import (
     INLINE_LIMIT,
@@ -13,21 +13,27 @@ from daskcache.manifest.model import (
     Manifest,
     Node,
     StoredVariable,
+    check_paths,
+    is_array_name,
     version_of,
 )
 from daskcache.manifest.references import to_kerchunk
 
 __all__ = [
     "INLINE_LIMIT",
+    "JSON",
     "UNNAMED",
     "Calendar",
     "Kind",
     "Manifest",
     "Node",
     "StoredVariable",
+    "check_paths",
     "from_idx",
     "from_stored",
+    "is_array_name",
     "kept_encoding",
+    "stored_objects",
     "to_idx",
     "to_kerchunk",
     "to_storable",

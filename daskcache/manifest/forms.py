@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from daskcache.attributes import canonical_json, decode_attribute, encode_attribute
 from daskcache.errors import MissingExtraError, UncacheableError
 
 try:
@@ -15,7 +17,23 @@ try:
 except ImportError:
     cftime = None
 
-__all__ = ["Calendar", "cf_attributes", "from_stored", "kept_encoding", "to_storable"]
+__all__ = [
+    "JSON",
+    "Calendar",
+    "cf_attributes",
+    "dtype_of",
+    "dtype_text",
+    "from_stored",
+    "kept_encoding",
+    "stored_objects",
+    "to_storable",
+]
+
+JSON = "json"
+"""How objects are stored that no dtype holds exactly: each as a text."""
+
+# Strings that take nothing but strings.
+_STRICT = "T!"
 
 EPOCH = "1970-01-01"
 
@@ -47,12 +65,13 @@ def to_storable(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], Cal
     Parameters
     ----------
     values : numpy.ndarray
-        Any dtype; object arrays of strings or of cftime dates only.
+        Any dtype; object arrays of whatever can be an attribute, or of cftime dates.
 
     Returns
     -------
     array : numpy.ndarray
-        The values themselves, or for cftime dates int64.
+        The values themselves, or of objects: texts as they are, int64 for cftime dates, the dtype that holds Python's
+        own numbers or bytes of one kind exactly, else JSON.
     calendar : Calendar or None
         That of the dates.
 
@@ -65,30 +84,96 @@ def to_storable(values: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], Cal
     --------
     >>> to_storable(np.array(["a", "bc"], "O"))
     (array(['a', 'bc'], dtype=object), None)
+    >>> to_storable(np.array(["a", None], "O"))[0].tolist()
+    ['"a"', 'null']
     """
     if values.dtype.kind != "O" or not values.size:
         return values, None
     items = values.ravel().tolist()
     if all(isinstance(item, str) for item in items):
         return values, None
-    if cftime is None or not all(isinstance(item, cftime.datetime) for item in items):
-        # Types, not values: those may be secrets, or long.
-        found = sorted({type(item).__name__ for item in items})
-        raise UncacheableError(
-            f"an object array holds {', '.join(found)}; expected strings only, or cftime dates only. "
-            "Convert it to one dtype first, such as with astype(str)"
-        )
+    if cftime is not None and all(isinstance(item, cftime.datetime) for item in items):
+        return _to_numbers(values, items)
+    stored = _to_native(items)
+    if stored is None:
+        stored = _to_json(items)
+    return stored.reshape(values.shape), None
+
+
+def _to_numbers(values: np.ndarray[Any, Any], items: list[Any]) -> tuple[np.ndarray[Any, Any], Calendar]:
     calendars = {Calendar(item.calendar, bool(item.has_year_zero)) for item in items}
     if len(calendars) > 1:
         names = ", ".join(sorted(str(calendar.name) for calendar in calendars))
         raise UncacheableError(f"an array holds dates of several calendars ({names}); convert them to one")
     (calendar,) = calendars
+    if not calendar.name:
+        raise UncacheableError("an array holds dates without a calendar; give them one")
     numbers = cftime.date2num(values, f"microseconds since {EPOCH}", calendar.name, calendar.has_year_zero)
     return np.asarray(numbers).astype("<i8", casting="safe", copy=False), calendar
 
 
+def _to_native(items: list[Any]) -> np.ndarray[Any, Any] | None:
+    """Give Python's own numbers or bytes, all of one type, the dtype that holds them exactly, if there is one."""
+    kinds = {type(item) for item in items}
+    expected = {bool: "b", int: "iu", float: "f", complex: "c", bytes: "S"}.get(next(iter(kinds)), "")
+    if len(kinds) > 1 or not expected:
+        return None
+    try:
+        native = np.array(items)
+    except OverflowError:
+        return None
+    # Numpy drops the zeros that end bytes.
+    is_exact = native.dtype.kind in expected and (expected != "S" or native.tolist() == items)
+    return native if is_exact and native.dtype.itemsize else None
+
+
+def _to_json(items: list[Any]) -> np.ndarray[Any, Any]:
+    try:
+        texts = [canonical_json(encode_attribute(item)).decode("ascii") for item in items]
+    except UncacheableError as error:
+        # Types, not values: those may be secrets, or long.
+        found = sorted({type(item).__name__ for item in items})
+        raise UncacheableError(
+            f"an object array holds {', '.join(found)}, and {error.message}; "
+            "or convert the array to one dtype first, such as with astype(str)"
+        ) from None
+    return np.array(texts, "T")
+
+
+def stored_objects(
+    dtype: np.dtype[Any], stored: np.ndarray[Any, Any], calendar: Calendar | None
+) -> str | None:
+    """Tell what `to_storable` made of an object array.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        What it was given.
+    stored : numpy.ndarray
+        What it gave.
+    calendar : Calendar or None
+        That of dates.
+
+    Returns
+    -------
+    str or None
+        `JSON`, or numpy's text of a dtype; None for texts, for dates, and for what is no object.
+
+    Examples
+    --------
+    >>> stored_objects(np.dtype("O"), np.array([1, 2]), None)
+    '<i8'
+    """
+    if dtype.kind != "O" or stored.dtype.kind == "O" or calendar is not None:
+        return None
+    return JSON if stored.dtype.kind == "T" else stored.dtype.str
+
+
 def from_stored(
-    values: np.ndarray[Any, Any], dtype: np.dtype[Any], calendar: Calendar | None
+    values: np.ndarray[Any, Any],
+    dtype: np.dtype[Any],
+    calendar: Calendar | None,
+    objects: str | None = None,
 ) -> np.ndarray[Any, Any]:
     """Give back what `to_storable` was given.
 
@@ -100,6 +185,8 @@ def from_stored(
         The dtype in memory.
     calendar : Calendar or None
         That of cftime dates.
+    objects : str, optional
+        What `stored_objects` gave.
 
     Returns
     -------
@@ -116,6 +203,11 @@ def from_stored(
     >>> from_stored(np.array([86400000000]), np.dtype("O"), Calendar("noleap", True))
     array([cftime.DatetimeNoLeap(1970, 1, 2, 0, 0, 0, 0, has_year_zero=True)], dtype=object)
     """
+    if objects == JSON:
+        result = np.empty(values.size, "O")
+        for i, text in enumerate(values.ravel().tolist()):
+            result[i] = decode_attribute(json.loads(text))
+        return result.reshape(values.shape)
     if calendar is None:
         return values if values.dtype == dtype else values.astype(dtype)
     if cftime is None:
@@ -127,9 +219,53 @@ def from_stored(
         only_use_cftime_datetimes=True,
         has_year_zero=calendar.has_year_zero,
     )
-    result: np.ndarray[Any, Any] = np.empty(values.shape, "O")
+    result = np.empty(values.shape, "O")
     result[...] = dates
     return result
+
+
+def dtype_text(dtype: np.dtype[Any]) -> str:
+    """Write a dtype as text.
+
+    Parameters
+    ----------
+    dtype : numpy.dtype
+        One that has a storage form, or object.
+
+    Returns
+    -------
+    str
+        What `dtype_of` reads.
+
+    Examples
+    --------
+    >>> dtype_text(np.dtype(">f4")), dtype_text(np.dtypes.StringDType(coerce=False))
+    ('>f4', 'T!')
+    """
+    if dtype.kind == "T" and dtype != np.dtype("T"):
+        return _STRICT
+    return dtype.char if dtype.kind in "OT" else dtype.str
+
+
+def dtype_of(text: str) -> np.dtype[Any]:
+    """Read a dtype from text.
+
+    Parameters
+    ----------
+    text : str
+        What `dtype_text` gave.
+
+    Returns
+    -------
+    numpy.dtype
+        An equal dtype.
+
+    Examples
+    --------
+    >>> dtype_of("T!")
+    StringDType(coerce=False)
+    """
+    return np.dtypes.StringDType(coerce=False) if text == _STRICT else np.dtype(text)
 
 
 def cf_attributes(dtype: np.dtype[Any], calendar: Calendar | None) -> dict[str, Any]:

@@ -31,7 +31,7 @@ import numpy as np
 from daskcache.attributes import decode_attribute, encode_attribute
 from daskcache.config import Codecs
 from daskcache.errors import CorruptChunkError, StoreError
-from daskcache.manifest.forms import Calendar
+from daskcache.manifest.forms import Calendar, dtype_of, dtype_text
 from daskcache.manifest.model import Kind, Manifest, Node, StoredVariable
 
 __all__ = ["FORMAT", "from_idx", "run_lengths", "to_idx"]
@@ -200,10 +200,11 @@ def _describe(variable: StoredVariable, place: Any) -> dict[str, Any]:
     if variable.inline is not None:
         sections["inline"] = place(variable.inline)
     calendar = variable.calendar
+    further = {"index": variable.index, "objects": variable.objects}
     return {
         "path": variable.path,
         "dims": list(variable.dims),
-        "dtype": variable.dtype.char if variable.dtype.kind in "OT" else variable.dtype.str,
+        "dtype": dtype_text(variable.dtype),
         "chunks": [run_lengths(lengths) for lengths in variable.chunks],
         "attrs": encode_attribute(dict(variable.attrs)),
         "encoding": dict(variable.encoding),
@@ -213,6 +214,7 @@ def _describe(variable: StoredVariable, place: Any) -> dict[str, Any]:
         "inner_shape": None if variable.inner_shape is None else list(variable.inner_shape),
         "calendar": None if calendar is None else asdict(calendar),
         "sections": sections,
+        **{name: value for name, value in further.items() if value is not None},
     }
 
 
@@ -228,7 +230,7 @@ def _restore(document: Mapping[str, Any], body: memoryview) -> StoredVariable:
     return StoredVariable(
         path=document["path"],
         dims=tuple(document["dims"]),
-        dtype=np.dtype(document["dtype"]),
+        dtype=dtype_of(document["dtype"]),
         chunks=chunks,
         attrs=decode_attribute(document["attrs"]),
         encoding=document["encoding"],
@@ -236,7 +238,9 @@ def _restore(document: Mapping[str, Any], body: memoryview) -> StoredVariable:
         in_memory=document["in_memory"],
         codecs=Codecs(**document["codecs"]),
         inner_shape=None if inner is None else tuple(inner),
+        index=document.get("index"),
         calendar=None if calendar is None else Calendar(**calendar),
+        objects=document.get("objects"),
         inline=None if inline is None else bytes(_cut(body, inline)),
         **arrays,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,9 +14,19 @@ from daskcache.attributes import canonical_json, encode_attribute
 from daskcache.chunks import ChunkSpec, Grid, plan_grid, storage_dtype
 from daskcache.config import Codecs
 from daskcache.errors import InvalidInputError, UncacheableError
-from daskcache.manifest.forms import Calendar
+from daskcache.manifest.forms import JSON, Calendar, dtype_text
 
-__all__ = ["INLINE_LIMIT", "UNNAMED", "Kind", "Manifest", "Node", "StoredVariable", "version_of"]
+__all__ = [
+    "INLINE_LIMIT",
+    "UNNAMED",
+    "Kind",
+    "Manifest",
+    "Node",
+    "StoredVariable",
+    "check_paths",
+    "is_array_name",
+    "version_of",
+]
 
 DEFAULT_CODECS = Codecs()
 
@@ -59,8 +69,13 @@ class StoredVariable:
     """How its blocks are compressed."""
     inner_shape: tuple[int, ...] | None = None
     """Inner chunks that a hint asked for; those of irregular grids follow from `chunks`."""
+    index: str | None = None
+    """None: as xarray makes one by itself, of a dimension's coordinate. An empty text: it has none. ``default``:
+    it has one though it is no dimension's coordinate. Else the dtype of pandas that its index has."""
     calendar: Calendar | None = None
     """That of cftime dates."""
+    objects: str | None = None
+    """What objects other than texts and dates are stored as: a numpy dtype, or `JSON`."""
     tokens: Bytes = field(default_factory=lambda: np.empty((0, 20), "u1"))
     """Shape (blocks, 20); empty where `inline` holds the values."""
     groups: np.ndarray[Any, np.dtype[np.uint16]] = field(default_factory=lambda: np.empty(0, "<u2"))
@@ -126,7 +141,9 @@ class StoredVariable:
         """What blocks are encoded from: `dtype`, but for objects that of what stands for them."""
         if self.calendar is not None:
             return np.dtype("<i8")
-        return np.dtype("T") if self.dtype.kind == "O" else self.dtype
+        if self.dtype.kind == "O":
+            return np.dtype("T" if self.objects in (None, JSON) else self.objects)
+        return self.dtype
 
     @property
     def grid(self) -> Grid:
@@ -230,7 +247,9 @@ class Manifest:
         40
         """
         nodes = {"": Node(), **(nodes or {})}
-        _check_paths(variables, nodes)
+        check_paths([variable.path for variable in variables], nodes)
+        for variable in variables:
+            storage_dtype(variable.encoded_dtype)
         version = version_of(kind, name, variables, nodes)
         return cls(kind, name, variables, nodes, version, info or {})
 
@@ -299,10 +318,11 @@ def _identity(variable: StoredVariable) -> list[Any]:
     first = tuple(0 for _ in variable.chunks)
     spec = grid.spec(first, variable.encoded_dtype, variable.codecs, variable.inner_shape)
     calendar = variable.calendar
+    further = {"index": variable.index, "objects": variable.objects}
     return [
         variable.path,
         list(variable.dims),
-        variable.dtype.char if variable.dtype.kind in "OT" else variable.dtype.str,
+        dtype_text(variable.dtype),
         None if calendar is None else [calendar.name, calendar.has_year_zero],
         [list(lengths) for lengths in variable.chunks],
         grid.kind,
@@ -313,6 +333,7 @@ def _identity(variable: StoredVariable) -> list[Any]:
         variable.is_coord,
         variable.in_memory,
         variable.inline is not None,
+        *({name: value} for name, value in further.items() if value is not None),
     ]
 
 
@@ -323,17 +344,54 @@ def _encode(variable: StoredVariable, what: str, values: Mapping[Any, Any]) -> A
         raise error.within(f"{what} of variable {variable.path!r}") from None
 
 
-def _check_paths(variables: tuple[StoredVariable, ...], nodes: Mapping[str, Node]) -> None:
-    paths = [variable.path for variable in variables] + [path for path in nodes if path]
+def is_array_name(name: str) -> bool:
+    """Tell whether a name can be that of a Zarr array.
+
+    Parameters
+    ----------
+    name : str
+        Of a variable, or one part of a path.
+
+    Returns
+    -------
+    bool
+        True where it is one part of a path, and no document's.
+
+    Examples
+    --------
+    >>> is_array_name("t2m"), is_array_name("m/s")
+    (True, False)
+    """
+    return name not in ("", ".", "..", "zarr.json") and "/" not in name and "\0" not in name
+
+
+def check_paths(variables: Sequence[str], nodes: Mapping[str, Any]) -> None:
+    """Refuse paths that cannot be those of Zarr arrays and groups.
+
+    Parameters
+    ----------
+    variables : sequence of str
+        The variables' paths.
+    nodes : mapping
+        By path.
+
+    Raises
+    ------
+    InvalidInputError
+        Two are equal, or one lies in no node or has a part that Zarr does not take.
+
+    Examples
+    --------
+    >>> check_paths(["t2m", "ocean/sst"], {"": None, "ocean": None})
+    """
+    paths = [*variables, *(path for path in nodes if path)]
     for path in paths:
-        parts = path.split("/")
-        if any(part in ("", ".", "..", "zarr.json") or "\0" in part for part in parts):
+        if not all(map(is_array_name, path.split("/"))):
             raise InvalidInputError(f"the variable or node {path!r} cannot name a Zarr array; rename it")
     if len(set(paths)) < len(paths):
         raise InvalidInputError("two variables or nodes have one path")
-    for variable in variables:
-        storage_dtype(variable.encoded_dtype)
-        if variable.node not in nodes:
+    for path in variables:
+        if path.rpartition("/")[0] not in nodes:
             raise InvalidInputError(
-                f"the variable {variable.path!r} lies in no node; rename it so that it holds no '/'"
+                f"the variable {path!r} lies in no node; rename it so that it holds no '/'"
             )

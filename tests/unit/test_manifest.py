@@ -22,6 +22,7 @@ from daskcache.manifest import (
     from_idx,
     from_stored,
     kept_encoding,
+    stored_objects,
     to_idx,
     to_storable,
 )
@@ -274,12 +275,46 @@ def test_cftime_is_exact(name: str) -> None:
     assert from_stored(scalar, dates.dtype, calendar)[()] == dates[0, 0]
 
 
+def _objects(values: list[Any]) -> np.ndarray[Any, Any]:
+    array = np.empty(len(values), "O")
+    for i, value in enumerate(values):
+        array[i] = value
+    return array
+
+
+@pytest.mark.parametrize(
+    ("values", "stored"),
+    [
+        (["a", "b"], None),
+        ([True, False], "|b1"),
+        ([1, -(2**63)], "<i8"),
+        ([2**64 - 1], "<u8"),
+        ([0.1, float("nan"), -0.0], "<f8"),
+        ([1j], "<c16"),
+        ([b"a", b"\xff\0c"], "|S3"),
+        ([b"a\0"], "json"),
+        ([b""], "|S1"),
+        ([2**64, 1], "json"),
+        ([2**63, -1], "json"),
+        ([True, 1], "json"),
+        (["a", None, float("nan"), np.float32(1), {"b": (1, [2])}], "json"),
+    ],
+)
+def test_objects_come_back(values: list[Any], stored: str | None) -> None:
+    array = _objects(values)
+    storable, calendar = to_storable(array)
+    assert stored_objects(array.dtype, storable, calendar) == stored
+    back = from_stored(storable, array.dtype, calendar, stored)
+    assert back.dtype == array.dtype
+    assert repr(back.tolist()) == repr(values)
+
+
 def test_objects_without_a_form() -> None:
-    for values in (["a", None], [1, "a"], [{}], [cftime.DatetimeNoLeap(1, 1, 1), None]):
-        array = np.empty(len(values), "O")
-        array[:] = values
-        with pytest.raises(UncacheableError, match="expected strings only, or cftime dates only"):
-            to_storable(array)
+    for values in ([object()], ["a", {1}], [cftime.DatetimeNoLeap(1, 1, 1), None]):
+        with pytest.raises(UncacheableError, match=r"an object array holds .* has no JSON form"):
+            to_storable(_objects(values))
+    with pytest.raises(UncacheableError, match="dates without a calendar"):
+        to_storable(_objects([cftime.datetime(1, 1, 1, calendar="")]))
     mixed = np.array([cftime.DatetimeNoLeap(1, 1, 1), cftime.Datetime360Day(1, 1, 1)])
     with pytest.raises(UncacheableError, match=r"several calendars \(360_day, noleap\)"):
         to_storable(mixed)
