@@ -97,15 +97,20 @@ class CacheAccessor:
         """
         return checkpoint(self._obj, name, namespace=namespace, store=store)
 
-    def status(self) -> Status:
+    def status(self, *, store: str | None = None) -> Status:
         """Tell which blocks of the object are stored.
+
+        Parameters
+        ----------
+        store : str, optional
+            URL or path, instead of the configured one.
 
         Returns
         -------
         Status
             Counts and bytes for each variable; see `daskcache.status.status`.
         """
-        return status(self._obj)
+        return status(self._obj, store=store)
 
 
 def register() -> None:

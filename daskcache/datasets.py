@@ -5,34 +5,45 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import xarray as xr
 
+from daskcache.attributes import encode_attribute
 from daskcache.chunks import ChunkSpec, check_storable, decode, plan_grid
 from daskcache.config import Codecs
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.graph import StoredBlocks, load_array, name_layer
 from daskcache.manifest import (
-    UNNAMED,
     Calendar,
     Kind,
     Manifest,
     Node,
     StoredVariable,
+    check_paths,
     from_stored,
     kept_encoding,
+    stored_objects,
     to_storable,
 )
+from daskcache.parts import Collection, Parts, join, path_of, rebuild, split
 from daskcache.pool import StoredBlock
 
-__all__ = ["Outline", "OutlineVariable", "assemble", "outline"]
-
-Collection = xr.Dataset | xr.DataArray | xr.DataTree | da.Array
+__all__ = [
+    "Collection",
+    "Outline",
+    "OutlineVariable",
+    "PackedBlocks",
+    "assemble",
+    "in_memory_blocks",
+    "outline",
+]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,8 +64,12 @@ class OutlineVariable:
     """What survives of xarray's."""
     is_coord: bool = False
     """Whether it is a coordinate."""
+    index: str | None = None
+    """Its index, as `StoredVariable` has it."""
     calendar: Calendar | None = None
     """That of cftime dates."""
+    objects: str | None = None
+    """How objects are stored, as `StoredVariable` has it."""
     values: np.ndarray[Any, Any] | None = None
     """What is encoded of an in-memory variable; None for a dask array."""
 
@@ -87,7 +102,9 @@ class OutlineVariable:
             is_coord=self.is_coord,
             in_memory=self.values is not None,
             codecs=codecs,
+            index=self.index,
             calendar=self.calendar,
+            objects=self.objects,
             tokens=tokens,
             groups=np.array([int(block.group, 16) for block in blocks], "<u2"),
             sizes=np.array([block.size_bytes or 0 for block in blocks], "<u8"),
@@ -144,7 +161,12 @@ def outline(obj: Collection) -> tuple[Outline, dict[str, da.Array]]:
     UncacheableError
         Something has no storage form; the message names the variable.
     InvalidInputError
-        The object is of no kind that can be stored.
+        The object is of no kind that can be stored, or a name is not one that Zarr takes.
+
+    Notes
+    -----
+    Variables that are neither numpy nor dask arrays, as `xarray.open_dataset` gives them without ``chunks``, are
+    read, after all others were found to be storable.
 
     Examples
     --------
@@ -152,93 +174,114 @@ def outline(obj: Collection) -> tuple[Outline, dict[str, da.Array]]:
     >>> [variable.path for variable in described.variables], list(arrays)
     (['t', 'u'], ['t'])
     """
-    if isinstance(obj, da.Array):
-        dims = tuple(f"dim_{i}" for i in range(obj.ndim))
-        variable, array = _take(xr.Variable(dims, obj), UNNAMED, is_coord=False)
-        assert array is not None
-        return Outline("array", None, (variable,), {"": Node()}), {UNNAMED: array}
-    if isinstance(obj, xr.DataArray):
-        name = UNNAMED if obj.name is None or obj.name in obj.coords else str(obj.name)
-        dataset = obj.to_dataset(name=name) if obj.name != name else obj.to_dataset()
-        dataset.attrs = {}
-        parts, arrays = _take_dataset(dataset, "")
-        return Outline("dataarray", obj.name, parts, {"": Node()}), arrays
-    if isinstance(obj, xr.Dataset):
-        parts, arrays = _take_dataset(obj, "")
-        node = Node(dict(obj.attrs), kept_encoding(obj.encoding))
-        return Outline("dataset", None, parts, {"": node}), arrays
-    if isinstance(obj, xr.DataTree):
-        return _take_tree(obj)
-    raise InvalidInputError(
-        f"{type(obj).__module__}.{type(obj).__qualname__} cannot be persisted; "
-        "expected a Dataset, DataArray, DataTree or dask array"
-    )
-
-
-def _take_tree(tree: xr.DataTree) -> tuple[Outline, dict[str, da.Array]]:
-    variables: list[OutlineVariable] = []
+    parts = split(obj)
     arrays: dict[str, da.Array] = {}
-    nodes = {}
-    root = tree.path
-    for node in tree.subtree:
-        path = node.path.removeprefix(root).strip("/")
-        dataset = node.to_dataset(inherit=False)
-        parts, found = _take_dataset(dataset, f"{path}/" if path else "")
-        variables += parts
-        arrays |= found
-        nodes[path] = Node(dict(dataset.attrs), kept_encoding(dataset.encoding))
-    return Outline("datatree", tree.name, tuple(variables), nodes), arrays
-
-
-def _take_dataset(
-    dataset: xr.Dataset, prefix: str
-) -> tuple[tuple[OutlineVariable, ...], dict[str, da.Array]]:
-    for name, index in dataset.xindexes.items():
-        if not isinstance(index, xr.indexes.PandasIndex) or isinstance(index, xr.indexes.PandasMultiIndex):
-            raise UncacheableError(
-                f"coordinate {name!r} has an index of type {type(index).__name__}, which has no storage form; "
-                "call reset_index or drop_indexes first"
-            )
-    variables = []
-    arrays = {}
-    for name, variable in dataset.variables.items():
-        if not isinstance(name, str):
-            raise InvalidInputError(
-                f"the variable {name!r} is named by a {type(name).__name__}; expected a str"
-            )
-        taken, array = _take(variable, prefix + name, is_coord=name in dataset.coords)
+    nodes: dict[str, Node] = {}
+    variables: list[OutlineVariable] = []
+    found: list[tuple[str, Any, xr.Variable, xr.Dataset]] = [
+        (path_of(node, name), name, variable, dataset)
+        for node, dataset in parts.datasets.items()
+        for name, variable in dataset.variables.items()
+    ]
+    for path, name, variable, dataset in found:
+        with _within(f"variable {path!r}"):
+            _check_variable(name, variable, dataset)
+    check_paths([path for path, *_ in found], parts.datasets)
+    for path, name, variable, dataset in found:
+        with _within(f"variable {path!r}"):
+            taken, array = _take(path, name, variable, dataset)
         variables.append(taken)
         if array is not None:
-            arrays[taken.path] = array
-    return tuple(variables), arrays
+            arrays[path] = array
+    for node, dataset in parts.datasets.items():
+        with _within(f"attributes of node {node!r}" if node else "attributes"):
+            encode_attribute(dict(dataset.attrs))
+        nodes[node] = Node(dict(dataset.attrs), kept_encoding(dataset.encoding))
+    with _within("name"):
+        encode_attribute(parts.name)
+    return Outline(parts.kind, parts.name, tuple(variables), nodes), arrays
 
 
-def _take(variable: xr.Variable, path: str, is_coord: bool) -> tuple[OutlineVariable, da.Array | None]:
+@contextlib.contextmanager
+def _within(step: str) -> Iterator[None]:
+    try:
+        yield
+    except UncacheableError as error:
+        raise error.within(step) from None
+
+
+def _check_variable(name: Any, variable: xr.Variable, dataset: xr.Dataset) -> None:
+    """Refuse what can be seen to have no storage form without reading anything."""
+    for what, given in [("variable", name), *(("dimension", dim) for dim in variable.dims)]:
+        if not isinstance(given, str):
+            raise InvalidInputError(
+                f"the {what} {given!r} is named by a {type(given).__name__}; rename it to a str"
+            )
+    with _within("attributes"):
+        encode_attribute(dict(variable.attrs))
+    index = dataset.xindexes.get(name)
+    if index is not None and type(index) is not xr.indexes.PandasIndex:
+        raise UncacheableError(
+            f"its index of type {type(index).__name__} has no storage form; call reset_index or drop_indexes first"
+        )
+    array = _dask_array(variable)
+    if array is not None:
+        check_storable(array.dtype, array._meta)
+        plan_grid(array.chunks, array.dtype)
+    elif not isinstance(variable.dtype, np.dtype):
+        raise UncacheableError(
+            f"dtype {variable.dtype} is one of pandas' own and has no storage form; "
+            "convert it first, such as with astype(object), astype(str) or astype(float)"
+        )
+
+
+def _take(
+    path: str, name: str, variable: xr.Variable, dataset: xr.Dataset
+) -> tuple[OutlineVariable, da.Array | None]:
     members: dict[str, Any] = {
         "path": path,
-        "dims": tuple(str(dim) for dim in variable.dims),
+        "dims": variable.dims,
         "attrs": dict(variable.attrs),
         "encoding": kept_encoding(variable.encoding),
-        "is_coord": is_coord,
+        "is_coord": name in dataset.coords,
+        "index": _index_of(name, variable, dataset),
     }
-    try:
-        if variable.chunks is not None:
-            data = variable.data
-            check_storable(data.dtype, data._meta)
-            plan_grid(data.chunks, data.dtype)
-            return OutlineVariable(dtype=data.dtype, chunks=data.chunks, **members), data
-        values = variable.values if isinstance(variable, xr.IndexVariable) else variable.data
-        if type(values) is not np.ndarray:
-            # Sparse, masked, with units, of pandas: what makes them more than their values would be lost.
-            check_storable(getattr(values, "dtype", object), values)
-        storable, calendar = to_storable(values)
-        if storable.dtype.kind != "O":
-            check_storable(storable.dtype)
-        return OutlineVariable(
-            dtype=values.dtype, chunks=_split(storable), calendar=calendar, values=storable, **members
-        ), None
-    except UncacheableError as error:
-        raise error.within(f"variable {path!r}") from None
+    array = _dask_array(variable)
+    if array is not None:
+        return OutlineVariable(dtype=array.dtype, chunks=array.chunks, **members), array
+    values = variable.values if isinstance(variable, xr.IndexVariable) else variable.data
+    if type(values) is not np.ndarray:
+        # Sparse, masked, with units: what makes them more than their values would be lost.
+        raise UncacheableError(
+            f"its values are {type(values).__module__}.{type(values).__qualname__}, not a plain numpy array, which is "
+            "what would come back; convert them first"
+        )
+    storable, calendar = to_storable(values)
+    if storable.dtype.kind != "O":
+        check_storable(storable.dtype)
+    return OutlineVariable(
+        dtype=values.dtype,
+        chunks=_split(storable),
+        calendar=calendar,
+        objects=stored_objects(values.dtype, storable, calendar),
+        values=storable,
+        **members,
+    ), None
+
+
+def _dask_array(variable: xr.Variable) -> da.Array | None:
+    # Looking at the data of what is not chunked would read it.
+    data = variable.data if variable.chunks is not None else None
+    return data if isinstance(data, da.Array) else None
+
+
+def _index_of(name: str, variable: xr.Variable, dataset: xr.Dataset) -> str | None:
+    """Say which index a variable has; None for the one that xarray gives it by itself."""
+    index = dataset.xindexes.get(name)
+    if not isinstance(index, xr.indexes.PandasIndex):
+        return "" if variable.dims == (name,) and name in dataset.coords else None
+    kept = str(index.index.dtype) if isinstance(index.index.dtype, pd.StringDtype) else "default"
+    return None if kept == "default" and variable.dims == (name,) else kept
 
 
 _BLOCK_BYTES = 128 * 2**20
@@ -248,8 +291,10 @@ def _split(values: np.ndarray[Any, Any]) -> tuple[tuple[int, ...], ...]:
     """Cut an in-memory variable, whose blocks nobody sees, so that no block is too large for a compressor."""
     if values.nbytes <= _BLOCK_BYTES:
         return tuple((length,) for length in values.shape)
+    # Of objects dask would want to know the size; the pointers' is as good as any.
+    dtype = f"V{values.dtype.itemsize}"
     normalized: tuple[tuple[int, ...], ...] = da.core.normalize_chunks(
-        "auto", values.shape, limit=_BLOCK_BYTES, dtype=values.dtype
+        "auto", values.shape, limit=_BLOCK_BYTES, dtype=np.dtype(dtype)
     )
     return normalized
 
@@ -277,14 +322,16 @@ def in_memory_blocks(
     """
     values = variable.values
     assert values is not None
-    grid = plan_grid(variable.chunks, values.dtype if values.dtype.kind != "O" else np.dtype("T"))
+    dtype = values.dtype if values.dtype.kind != "O" else np.dtype("T")
+    grid = plan_grid(variable.chunks, dtype)
     starts = [np.cumsum([0, *lengths]) for lengths in variable.chunks]
     for index in grid.indices():
         region = tuple(
             slice(int(start[i]), int(start[i + 1])) for start, i in zip(starts, index, strict=True)
         )
-        dtype = np.dtype("T") if values.dtype.kind == "O" else values.dtype
-        yield values[region], index, grid.spec(index, dtype, codecs)
+        # With an ellipsis, because a 0-d array of objects would give its object.
+        whole: tuple[Any, ...] = (*region, ...)
+        yield values[whole], index, grid.spec(index, dtype, codecs)
 
 
 def assemble(manifest: Manifest, root: str) -> Collection:
@@ -309,40 +356,36 @@ def assemble(manifest: Manifest, root: str) -> Collection:
     CorruptChunkError
         The object of an in-memory variable fails its checksum.
     """
-    if manifest.kind == "array":
-        return _load(manifest, manifest.variables[0], root)
     datasets = {
         path: _assemble_dataset(manifest, [var for var in manifest.variables if var.node == path], node, root)
         for path, node in manifest.nodes.items()
     }
-    if manifest.kind == "datatree":
-        tree = xr.DataTree.from_dict({f"/{path}": dataset for path, dataset in datasets.items()})
-        tree.name = manifest.name
-        return tree
-    if manifest.kind == "dataset":
-        return datasets[""]
-    array = next(iter(datasets[""].data_vars.values()))
-    array.name = manifest.name
-    return array
+    return join(Parts(manifest.kind, manifest.name, datasets))
 
 
 def _assemble_dataset(
     manifest: Manifest, variables: list[StoredVariable], node: Node, root: str
 ) -> xr.Dataset:
     made = {}
+    indexes = {}
     for stored in variables:
         data = _read(stored, root) if stored.in_memory else _load(manifest, stored, root)
-        made[stored.name] = xr.Variable(stored.dims, data, dict(stored.attrs), dict(stored.encoding))
-    coords = {stored.name for stored in variables if stored.is_coord}
-    dataset = xr.Dataset(
-        {name: variable for name, variable in made.items() if name not in coords},
-        {name: variable for name, variable in made.items() if name in coords},
-        dict(node.attrs),
-    )
-    # The constructor puts data variables first; the order of all variables is the user's.
-    dataset = dataset[[name for name in made if name not in coords]]
-    dataset.encoding = dict(node.encoding)
-    return dataset
+        variable = xr.Variable(stored.dims, data, dict(stored.attrs), dict(stored.encoding))
+        index = _make_index(stored, variable)
+        if index is not None:
+            indexes[stored.name] = index
+            variable = index.create_variables({stored.name: variable})[stored.name]
+        made[stored.name] = variable
+    return rebuild(node, made, {stored.name for stored in variables if stored.is_coord}, indexes)
+
+
+def _make_index(stored: StoredVariable, variable: xr.Variable) -> xr.indexes.PandasIndex | None:
+    if not stored.is_coord or stored.index == "" or (stored.index is None and stored.dims != (stored.name,)):
+        return None
+    if stored.index in (None, "default"):
+        return xr.indexes.PandasIndex.from_variables({stored.name: variable}, options={})
+    values = pd.Index(variable.values, dtype=stored.index, name=stored.name)
+    return xr.indexes.PandasIndex(values, stored.dims[0], coord_dtype=variable.dtype)
 
 
 def _read(variable: StoredVariable, root: str) -> np.ndarray[Any, Any]:
@@ -359,7 +402,7 @@ def _read(variable: StoredVariable, root: str) -> np.ndarray[Any, Any]:
                 slice(int(start[i]), int(start[i + 1])) for start, i in zip(starts, index, strict=True)
             )
             values[region] = np.asarray(blocks(index))
-    return from_stored(values, variable.dtype, variable.calendar)
+    return from_stored(values, variable.dtype, variable.calendar, variable.objects)
 
 
 def _load(manifest: Manifest, variable: StoredVariable, root: str) -> da.Array:
@@ -387,6 +430,7 @@ class PackedBlocks:
         self._grid = variable.grid
 
     def __call__(self, index: tuple[int, ...]) -> StoredBlock:
+        """Give the block of an index."""
         variable = self._variable
         number = int(np.ravel_multi_index(index, variable.numblocks)) if index else 0
         return StoredBlock(
@@ -395,7 +439,8 @@ class PackedBlocks:
             token=variable.tokens[number].tobytes(),
             spec=self._grid.spec(index, variable.encoded_dtype, variable.codecs, variable.inner_shape),
             shape=self._grid.block_shape(index),
-            dtype=variable.dtype,
+            # Objects are made when all blocks are there.
+            dtype=variable.dtype if variable.dtype.kind != "O" else variable.encoded_dtype,
             size_bytes=int(variable.sizes[number]),
         )
 

@@ -11,10 +11,11 @@ from dask.highlevelgraph import HighLevelGraph
 
 from daskcache.checkpoints import Targets
 from daskcache.config import Settings
-from daskcache.datasets import Collection, Outline, outline
+from daskcache.datasets import Outline, outline
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.graph import keys_of
+from daskcache.parts import Collection
 from daskcache.pool import StoredBlock
 from daskcache.publishing import PLAIN, draft_manifest
 from daskcache.tokens import GraphTokens

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import dask.array as da
-import xarray as xr
 
 from daskcache.activation import active_settings
 from daskcache.catalog import Catalog, check_name
 from daskcache.checkpoints import Checkpoint, mark
 from daskcache.config import Settings
-from daskcache.datasets import Collection, assemble, outline
+from daskcache.datasets import assemble, outline
 from daskcache.errors import warn_once
+from daskcache.parts import Collection, join, path_of, rebuild, split
 
 __all__ = ["checkpoint", "open_entry"]
 
@@ -86,42 +87,18 @@ def checkpoint(
     return _replaced(obj, marked)
 
 
-def _replaced(obj: Collection, arrays: Mapping[str, Any]) -> Any:
-    """Put other arrays in the place of an object's own."""
-    if isinstance(obj, da.Array):
-        return next(iter(arrays.values()))
-    if isinstance(obj, xr.Dataset):
-        return _replaced_variables(obj, arrays)
-    if isinstance(obj, xr.DataArray):
-        coords = {name: array for name, array in arrays.items() if name in obj.coords and name != obj.name}
-        values = [array for name, array in arrays.items() if name not in coords]
-        result = obj.copy(deep=False, data=values[0]) if values else obj
-        return result.assign_coords(
-            {
-                name: result.coords[name].variable.copy(deep=False, data=array)
-                for name, array in coords.items()
-            }
-        )
-    nodes = {}
-    for node in obj.subtree:
-        path = node.path.removeprefix(obj.path).strip("/")
-        prefix = f"{path}/" if path else ""
-        own = {
-            name: arrays[f"{prefix}{name}"]
-            for name in node.to_dataset(inherit=False).variables
-            if f"{prefix}{name}" in arrays
-        }
-        nodes[f"/{path}"] = _replaced_variables(node.to_dataset(inherit=False), own)
-    tree = xr.DataTree.from_dict(nodes)
-    tree.name = obj.name
-    return tree
-
-
-def _replaced_variables(dataset: xr.Dataset, arrays: Mapping[Any, Any]) -> xr.Dataset:
-    variables = {name: dataset.variables[name].copy(deep=False, data=array) for name, array in arrays.items()}
-    coords = {name: variable for name, variable in variables.items() if name in dataset.coords}
-    data = {name: variable for name, variable in variables.items() if name not in coords}
-    return dataset.assign_coords(coords).assign(data)
+def _replaced(obj: Collection, arrays: Mapping[str, da.Array]) -> Collection:
+    """Put other arrays in the place of an object's own, by the path of their variable."""
+    parts = split(obj)
+    datasets = {}
+    for node, dataset in parts.datasets.items():
+        variables = dict(dataset.variables)
+        for name, variable in variables.items():
+            data: Any = arrays.get(path_of(node, name))
+            if data is not None:
+                variables[name] = variable.copy(deep=False, data=data)
+        datasets[node] = rebuild(dataset, variables, set(dataset.coords), dict(dataset.xindexes))
+    return join(replace(parts, datasets=datasets))
 
 
 def open_entry(

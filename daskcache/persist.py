@@ -25,7 +25,7 @@ from daskcache import runs, stores
 from daskcache.catalog import Catalog, check_name
 from daskcache.config import Settings
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
-from daskcache.datasets import Collection, assemble
+from daskcache.datasets import assemble
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
 from daskcache.graph import keys_of, substitute
 from daskcache.guards import guard_sources
@@ -33,6 +33,7 @@ from daskcache.identity import identify
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest
 from daskcache.optimizer import writer_for
+from daskcache.parts import Collection, rechunk
 from daskcache.plan import Plan, make_plan
 from daskcache.pool import Receipt, StoredBlock
 from daskcache.publishing import Draft, Publication, announce_run, draft_manifest
@@ -68,7 +69,7 @@ def persist(
     store : str, optional
         URL or path, instead of the configured one.
     chunks : optional
-        Rechunk first, as by the object's own ``chunk`` or ``rechunk``.
+        Rechunk first, as by the object's own ``chunk`` or ``rechunk``; in-memory objects stay as they are.
 
     Returns
     -------
@@ -108,7 +109,7 @@ def persist(
             "stored with daskcache.open"
         )
     if chunks is not None:
-        obj = obj.chunk(chunks) if hasattr(obj, "chunk") else obj.rechunk(chunks)
+        obj = rechunk(obj, chunks)
     return _Persist(obj, name, settings, catalog).run()
 
 

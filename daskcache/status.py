@@ -8,9 +8,9 @@ from dask.utils import format_bytes
 
 from daskcache import stores
 from daskcache.config import Settings
-from daskcache.datasets import Collection
 from daskcache.identity import identify
 from daskcache.listing import Listing
+from daskcache.parts import Collection
 
 __all__ = ["Status", "VariableStatus", "status"]
 
