@@ -12,7 +12,6 @@ import dask
 import dask.array as da
 import flox.xarray
 import numpy as np
-import pandas as pd
 import xarray as xr
 from dask.highlevelgraph import HighLevelGraph
 from flox.aggregations import Aggregation
