@@ -49,6 +49,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
     none, dots, refusal = (digest(b"constant", name) for name in (b"None", b"Ellipsis", b"NotImplemented"))
     ints: dict[int, bytes] = {}
     strings: dict[str, bytes] = {}
+    slices: dict[tuple[int | None, ...], bytes] = {}
 
     def fingerprint_int(value: int) -> bytes:
         found = ints.get(value)
@@ -68,8 +69,21 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
         return found
 
     def fingerprint_slice(value: slice) -> bytes | None:
-        parts = shallow((value.start, value.stop, value.step), 1)
-        return None if parts is None else combine(b"slice", parts)
+        start, stop, step = key = value.start, value.stop, value.step
+        is_simple = (
+            (start is None or type(start) is int)
+            and (stop is None or type(stop) is int)
+            and (step is None or type(step) is int)
+        )
+        found = slices.get(key) if is_simple else None
+        if found is None:
+            parts = shallow(key, 1)
+            if parts is None:
+                return None
+            found = combine(b"slice", parts)
+            if is_simple and len(slices) < _REMEMBERED:
+                slices[key] = found
+        return found
 
     def shallow(values: Iterable[Any], depth: int) -> list[bytes] | None:
         parts = []

@@ -52,6 +52,11 @@ def handles(*names: str) -> Callable[[_H], _H]:
     """Make a function the rule of types, given as ``"root:QualName"``, but not of their subclasses.
 
     The root is the first part of the module's name alone, because libraries move their classes about; ``*`` is any.
+
+    Returns
+    -------
+    callable
+        A decorator, which gives the function back.
     """
     return _recorder(_EXACT, names)
 

@@ -72,6 +72,11 @@ class Walk:
     def digest(self, root: object) -> bytes:
         """Digest an object that is no leaf.
 
+        Returns
+        -------
+        bytes
+            20 bytes.
+
         Raises
         ------
         UncacheableError

@@ -68,7 +68,7 @@ def values() -> dict[str, Any]:
         "{'a': 1, 2: [3]}": {"a": 1, 2: [3]}, "{1, 'a'}": {1, "a"}, "frozenset": frozenset({1, "a"}), "nested": [(1, {"k": [{2.5, None}, (slice(3),)]})],
         "deque": collections.deque([1, 2], 3), "OrderedDict": collections.OrderedDict(a=1), "mappingproxy": types.MappingProxyType({"a": 1}), "date": dt.date(2000, 1, 2),
         "datetime": dt.datetime(2000, 1, 2, 3, 4, 5, 6, tzinfo=dt.UTC), "time": dt.time(1, 2), "timedelta": dt.timedelta(1, 2, 3), "zone": zoneinfo.ZoneInfo("Europe/Berlin"),
-        "Decimal": decimal.Decimal("1.50"), "Fraction": fractions.Fraction(1, 3), "UUID": uuid.UUID(int=5), "path": pathlib.PurePosixPath("a/b"), "pattern": re.compile("a+", re.I),
+        "Decimal": decimal.Decimal("1.50"), "Fraction": fractions.Fraction(1, 3), "UUID": uuid.UUID(int=5), "path": pathlib.PurePosixPath("a/b"), "pattern": re.compile("a+", re.IGNORECASE),
         "int64 array": np.arange(6).reshape(2, 3), ">f4 array": np.arange(3, dtype=">f4"), "empty array": np.empty((0, 2)), "str array": np.array(["a", "bb"]),
         "object array": np.array(["a", 1, None], dtype=object), "datetime64 array": np.array([1, 2], "M8[us]"), "structured": np.array([(1, 2.0)], [("a", "i4"), ("b", "f8")]),
         "float32": np.float32(1.5), "int64": np.int64(1), "datetime64": np.datetime64(1, "us"), "dtype": np.dtype("<f4"), "structured dtype": np.dtype([("a", "i4"), ("b", "f8")]),

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from daskcache.fingerprint import Fingerprinter, distributions
+from daskcache.fingerprint import Fingerprinter, distributions, fingerprint
 from daskcache.fingerprint.distributions import find_home, shorten_version
 
 
@@ -119,6 +119,40 @@ def test_a_function_counts_by_version_or_by_code(site: Path) -> None:
     checkout = {"direct_url_json": "{}"}
     assert digest("1.2.3", "x + 1", **checkout) == digest("1.2.4", "x + 1", **checkout)
     assert digest("1.2.3", "x + 1", **checkout) != digest("1.2.3", "x + 2", **checkout)
+
+
+def test_functions_of_one_qualified_name_count_by_their_code_too(site: Path) -> None:
+    """A version and a name say nothing of which of two lambdas it is."""
+    source = """
+one, two = lambda x: x + 1, lambda x: x + 2
+def make(k, double):
+    if double:
+        def inner(x): return 2 * x
+    else:
+        def inner(x): return 3 * x
+    return inner
+def scaled(k):
+    return lambda x, y=k: x * k + y
+def plain(x, y=1): return x
+def other(x, y=2): return x
+"""
+    install(site, "gridtool", "1.0", {"gridtool.py": source})
+    module = importlib.import_module("gridtool")
+    found = [
+        module.one,
+        module.two,
+        module.make(1, True),
+        module.make(1, False),
+        module.scaled(1),
+        module.scaled(2),
+    ]
+    assert len({fingerprint(function) for function in found}) == len(found)
+    assert fingerprint(module.scaled(2)) == fingerprint(module.scaled(2))
+    before = fingerprint(module.plain)
+    module.plain.__defaults__ = (3,)
+    changed = fingerprint(module.plain)
+    module.plain.factor = 2
+    assert len({before, changed, fingerprint(module.plain)}) == 3
 
 
 def test_a_namespace_that_distributions_share(site: Path) -> None:

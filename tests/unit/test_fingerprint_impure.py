@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 import types
 
 import pytest
@@ -114,6 +115,12 @@ def test_a_package_that_is_not_loaded_is_recognised_by_name() -> None:
     attribute = {"sqlite3": "connect", "netCDF4": "Dataset", "h5netcdf": "File"}[name]
     with pytest.raises(UncacheableError, match="reads a file"):
         fingerprint(define(f"def f():\n    import {name}\n    return {name}.{attribute}('x')"))
+
+
+def test_a_package_that_is_not_there_is_recognised_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    with pytest.raises(UncacheableError, match=r"network \(httpx.get\)"):
+        fingerprint(define("def f():\n    import httpx\n    return httpx.get('x')"))
 
 
 def test_a_part_that_is_loaded_on_demand_is_recognised_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,7 +226,7 @@ DIFFERENT: dict[str, Callable[[], list[Any]]] = {
     ],
     "instances": lambda: [
         Options(1), Options(1, ["a"]), Options(1.0), Slotted(1), Slotted(1, 3), Slots(1, 2), Slots(2, 1), Expensive(1), Expensive(2), Colour.RED, Colour.BLUE, Colour,
-        Permission.READ, Permission.WRITE, Permission.READ | Permission.WRITE, Permission(0), Level.LOW, re.compile("a"), re.compile("a", re.I), re.compile(b"a"),
+        Permission.READ, Permission.WRITE, Permission.READ | Permission.WRITE, Permission(0), Level.LOW, re.compile("a"), re.compile("a", re.IGNORECASE), re.compile(b"a"),
         uuid.UUID(int=1), uuid.UUID(int=2), pathlib.PurePosixPath("a"), pathlib.PurePosixPath("b"), pathlib.PureWindowsPath("a"), "a", ValueError("a"), KeyError("a"),
         list[int], list[str], np.poly1d([1, 2]), np.poly1d([1, 3]), threading.Lock(), logging.getLogger("a"),
     ],
