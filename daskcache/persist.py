@@ -175,7 +175,7 @@ class _Persist:
                     reusable[key] = block
 
         def find(key: Key, token: bytes) -> StoredBlock | None:
-            found: StoredBlock | None = reusable.get(key) or index.get(token)
+            found: StoredBlock | None = reusable[key] if key in reusable else index.get(token)
             return None if found in gone else found
 
         return find
@@ -230,7 +230,12 @@ class _Persist:
         targets = self.identified.targets
         wanted = [targets[path][number] for path, numbers in missing.items() for number in numbers]
         nbytes = sum(block.nbytes for block in wanted)
-        stored = [found for blocks in targets.values() for block in blocks if (found := listing.find(block))]
+        stored = [
+            found
+            for blocks in targets.values()
+            for block in blocks
+            if (found := listing.find(block)) is not None
+        ]
         raw = sum(block.nbytes for block in stored)
         ratio = sum(block.size_bytes or 0 for block in stored) / raw if raw else 1.0
         estimate = int(nbytes * min(ratio, 1.0))

@@ -7,8 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from daskcache.config import CodeVersions
 from daskcache.errors import NotStoredError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import check_code_units
+from daskcache.fingerprint.files import FileSource
+from daskcache.fingerprint.guard import find_changed_file
 from daskcache.pool import Receipt, StoredBlock, write_block
 
 __all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "unstored_in"]
@@ -22,12 +25,14 @@ class Writer:
 
     units: tuple[CodeUnit, ...] = ()
     """Module, qualified name and digest of each of the user's functions that the run's tokens used."""
-    code_versions: str = "exact"
+    code_versions: CodeVersions = "exact"
     """How much of a distribution's version counted."""
     salt: str = ""
     """What entered every token."""
     run: str = ""
     """The run's id: each run warns once in a process of what it cannot store."""
+    files: tuple[tuple[FileSource, bytes], ...] = ()
+    """Files that functions declare to read by themselves, each with what it looked like."""
 
     def refusal(self, block: Any, target: StoredBlock) -> str | None:
         """Tell why a block may not be stored under its token.
@@ -61,7 +66,8 @@ class Writer:
                 f"this process runs other code than the one that the graph was keyed with ({', '.join(changed[:3])}): "
                 "nothing of it was stored; restart the scheduler, the workers and the client with the same code"
             )
-        return None
+        # Which tasks call those functions is not known, so it holds for all blocks of the run.
+        return find_changed_file(self.files)
 
 
 def store_block(block: Any, target: StoredBlock, writer: Writer) -> Receipt:
@@ -88,6 +94,7 @@ def store_block(block: Any, target: StoredBlock, writer: Writer) -> Receipt:
     StoreError
         The store does not take it.
     """
+    block = _as_declared(block, target)
     refusal = writer.refusal(block, target)
     if refusal:
         raise UncacheableError(refusal)
@@ -111,12 +118,13 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
     numpy.ndarray
         The block; where another writer stored other bytes under its token before, those.
     """
-    refusal = writer.refusal(block, target)
+    stored = _as_declared(block, target)
+    refusal = writer.refusal(stored, target)
     if refusal:
         warn_once(refusal, about=f"refusal {writer.run} {refusal.partition('(')[0]}")
         return block
     try:
-        receipt = write_block(target.root, target.group, target.token, target.spec, block)
+        receipt = write_block(target.root, target.group, target.token, target.spec, stored)
         if receipt.conflict:
             warn_once(
                 "a task gave other bytes than those stored under its token before, which are used: "
@@ -128,6 +136,21 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
             f"a block could not be stored and was computed only: {error}", about=unstored_in(writer.run)
         )
     return block
+
+
+def _as_declared(block: Any, target: StoredBlock) -> Any:
+    """Give a 0-d block the declared dtype where its value says the same.
+
+    Scalars know neither byte order nor the length of texts, and that of a StringDType is Python's own.
+    """
+    if target.shape or not isinstance(block, np.generic | str | bytes | bool | int | float | complex):
+        return block
+    if isinstance(block, str) and target.dtype.kind == "T":
+        return np.array(block, target.dtype)
+    array = np.asarray(block)
+    is_text = array.dtype.kind == target.dtype.kind and array.dtype.kind in "US"
+    is_equal = np.can_cast(array.dtype, target.dtype, "safe" if is_text else "equiv")
+    return array.astype(target.dtype) if is_equal else block
 
 
 def unstored_in(run: str) -> str:
