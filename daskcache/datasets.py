@@ -174,6 +174,9 @@ def outline(obj: Collection) -> tuple[Outline, dict[str, da.Array]]:
     >>> [variable.path for variable in described.variables], list(arrays)
     (['t', 'u'], ['t'])
     """
+    if isinstance(obj, da.Array):
+        # Now, because xarray makes plain arrays of masked ones.
+        check_storable(obj.dtype, obj._meta)
     parts = split(obj)
     arrays: dict[str, da.Array] = {}
     nodes: dict[str, Node] = {}

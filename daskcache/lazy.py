@@ -74,13 +74,13 @@ def checkpoint(
     Catalog(settings.store, settings.namespace)
     if name is not None:
         check_name(name)
+    described, arrays = outline(obj)
     if active_settings() is None:
         warn_once(
             "a checkpoint was made, but the pass is not on, so nothing of it will be stored; call daskcache.activate() "
             "before computing",
             stacklevel=4,
         )
-    described, arrays = outline(obj)
     marked = {
         path: mark(array, Checkpoint(described, path, name, settings)) for path, array in arrays.items()
     }
