@@ -35,7 +35,7 @@ class Digester:
     --------
     >>> digester = Digester()
     >>> digester.digest(b"int", b"1").hex()
-    '0c2a5fdabbab7ba79f7f3e3ccb77ac0cc73c6a7e'
+    '3098bc2e09c516bd81c46e301a40acd76a1d1702'
     >>> digester.digest(b"pair", b"ab", b"c") == digester.digest(b"pair", b"a", b"bc")
     False
     """
