@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 import dask.array.optimization
 from dask.core import flatten
@@ -21,7 +21,7 @@ from daskcache.completion import publish_checkpoints
 from daskcache.config import Settings
 from daskcache.dask_internals import Blockwise, DataNode, Key, Task
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError, UncacheableError, warn_once
-from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.graph import substitute
 from daskcache.guards import guard_sources
 from daskcache.listing import Listing
@@ -49,6 +49,21 @@ class Optimizer:
     """Where to look and what to do."""
     chained: Callable[..., Any] | None = None
     """The optimizer that was set before; None: dask's own."""
+    client: LoadedCode | None = field(default=None, compare=False, repr=False)
+    """The user's code in the client, where this has come from another process; no part of what compares or hashes."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # With distributed the pass runs in the scheduler, which may have been started before an edit.
+        client = self.client or LoadedCode.here(
+            salt=self.settings.salt, code_versions=self.settings.code_versions
+        )
+        return type(self), (self.settings, self.chained, client)
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
 
     def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:
         """Rewrite a graph and hand it to dask's own optimizer, which culls and fuses.
@@ -69,14 +84,14 @@ class Optimizer:
             was, with one warning.
         """
         try:
-            dsk = rewrite(dsk, keys, self.settings)
+            dsk = rewrite(dsk, keys, self.settings, self.client)
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
         optimize: Any = self.chained or dask.array.optimization.optimize
         return optimize(dsk, keys, **kwargs)
 
 
-def rewrite(dsk: Any, keys: Any, settings: Settings) -> Any:
+def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None = None) -> Any:
     """Put loads in place of stored blocks, and writes behind those that are marked.
 
     Parameters
@@ -87,6 +102,8 @@ def rewrite(dsk: Any, keys: Any, settings: Settings) -> Any:
         The keys that are wanted.
     settings : Settings
         Where to look and what to do.
+    client : LoadedCode, optional
+        The user's code where the graph was made. What uses code that is other here is left alone.
 
     Returns
     -------
@@ -110,6 +127,12 @@ def rewrite(dsk: Any, keys: Any, settings: Settings) -> Any:
     tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings))
     finder = _Finder(tokens, checkpoints, index)
     finder.identify(outputs)
+    stale = client.differing(tokens.fingerprinter.code_units) if client is not None else frozenset()
+    if stale:
+        _warn_of_stale(stale)
+        tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings, stale))
+        finder = _Finder(tokens, checkpoints, index)
+        finder.identify(outputs)
     run = uuid.uuid4().hex
     finder.announce(run)
     plan = make_plan(tokens, outputs, find=finder.find, target=finder.target, wants=finder.wants)
@@ -145,6 +168,15 @@ def rewrite(dsk: Any, keys: Any, settings: Settings) -> Any:
     )
 
 
+def _warn_of_stale(stale: frozenset[tuple[str, str]]) -> None:
+    names = sorted(".".join(unit) for unit in stale)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    warn_once(
+        f"the scheduler has other code than the client, or the client has not imported it ({', '.join(names[:3])}{more}): "
+        "what uses it is computed, and nothing of it is loaded or stored; restart the scheduler with the client's code"
+    )
+
+
 def _numblocks(layer: Any) -> tuple[int, ...]:
     return tuple(layer.dims[i] for i in layer.output_indices)
 
@@ -169,7 +201,8 @@ def writer_for(fingerprinter: Fingerprinter, settings: Settings, run: str) -> Wr
     units = tuple(
         (module, name, digest) for (module, name), digest in sorted(fingerprinter.code_units.items())
     )
-    return Writer(units, settings.code_versions, settings.salt, run)
+    files = tuple((file, state) for file, state in fingerprinter.files.items() if state)
+    return Writer(units, settings.code_versions, settings.salt, run, files)
 
 
 class _Finder:

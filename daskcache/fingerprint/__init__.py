@@ -2,6 +2,8 @@
 
 from daskcache.fingerprint.declare import fingerprint_as, version
 from daskcache.fingerprint.digest import DIGEST_SIZE, RULES, Digester
+from daskcache.fingerprint.files import source
+from daskcache.fingerprint.loaded import LoadedCode
 from daskcache.fingerprint.objects import Fingerprinter, fingerprint, register
 from daskcache.fingerprint.units import check_code_units
 
@@ -10,9 +12,11 @@ __all__ = [
     "RULES",
     "Digester",
     "Fingerprinter",
+    "LoadedCode",
     "check_code_units",
     "fingerprint",
     "fingerprint_as",
     "register",
+    "source",
     "version",
 ]

@@ -264,5 +264,8 @@ def _module(fp: Fingerprinter, obj: ModuleType) -> bytes | Node:
     state = {
         key: value for key, value in vars(obj).items() if not (key.startswith("__") and key.endswith("__"))
     }
+    for key, value in state.items():
+        if not isinstance(value, ModuleType):
+            fp.note_unit(name, key, value)
     node = state_node(fp, state)
     return Node(node.children, lambda parts: fp.combine(b"user module", [node.combine(parts)]), node.label)

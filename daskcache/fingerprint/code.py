@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Iterator
@@ -228,7 +227,7 @@ def _add_read(
     shown = name
     while isinstance(value, ModuleType) and attributes and fp.home(value.__name__).kind == "user":
         module = value
-        value = _member(module, attributes[0])
+        value = _member(fp, module, attributes[0])
         shown = f"{shown}.{attributes[0]}"
         if not isinstance(value, ModuleType):
             fp.note_unit(module.__name__, attributes[0], value)
@@ -260,14 +259,14 @@ def _follow(value: object, attributes: tuple[str, ...]) -> Iterator[tuple[object
         yield value, attributes
 
 
-def _member(module: ModuleType, name: str) -> object:
+def _member(fp: Fingerprinter, module: ModuleType, name: str) -> object:
     """Read a name of a user's module; a submodule of a package is loaded, as the code itself would have to."""
     found = vars(module).get(name, _UNRESOLVED)
     if found is not _UNRESOLVED:
         return found
     dotted = f"{module.__name__}.{name}"
     if hasattr(module, "__path__") and importlib.util.find_spec(dotted) is not None:
-        return importlib.import_module(dotted)
+        return fp.load(dotted)
     return getattr(module, name, _Name(_UNRESOLVED))
 
 
@@ -284,7 +283,7 @@ def _add_import(fp: Fingerprinter, parts: _Parts, func: FunctionType, target: Im
     if kind != "installed" and full not in sys.modules:
         # The call would load it as well. What is installed is known by its version, loaded or not.
         try:
-            importlib.import_module(full)
+            fp.load(full)
         except ImportError:
             parts.add("unresolved", f"import {bound}", None)
             return

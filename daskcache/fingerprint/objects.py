@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import enum
+import importlib
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from daskcache.config import CodeVersions, Settings
 from daskcache.errors import InvalidInputError, UncacheableError
@@ -131,6 +133,8 @@ class Fingerprinter:
         How closely sources are looked at.
     source_aliases : tuple of pairs of str, optional
         A source below the first prefix of a pair counts as if it lay below the second.
+    refused : frozenset of pairs of str, optional
+        Modules and qualified names of code that has no identity here, because it is not what the client runs.
 
     Examples
     --------
@@ -156,11 +160,13 @@ class Fingerprinter:
         code_versions: CodeVersions = "exact",
         source_check: str = "chunks",
         source_aliases: tuple[tuple[str, str], ...] = (),
+        refused: frozenset[tuple[str, str]] = frozenset(),
     ) -> None:
         self.digester = Digester(salt)
         self.code_versions = code_versions
         self.source_check = source_check
         self.source_aliases = tuple(source_aliases)
+        self._refused = refused
         self.code_units = {}
         self.sources = {}
         self.dask_collection = None
@@ -172,13 +178,15 @@ class Fingerprinter:
         self._walk = Walk(self.digester, self.leaf, self._open, self._finish)
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> Self:
+    def from_settings(cls, settings: Settings, refused: frozenset[tuple[str, str]] = frozenset()) -> Self:
         """Make a fingerprinter for one pass under the given settings.
 
         Parameters
         ----------
         settings : Settings
             Of which the salt, `code_versions` and what concerns sources count.
+        refused : frozenset of pairs of str, optional
+            Code that has no identity.
 
         Returns
         -------
@@ -190,6 +198,7 @@ class Fingerprinter:
             code_versions=settings.code_versions,
             source_check=settings.source_check,
             source_aliases=settings.source_aliases,
+            refused=refused,
         )
 
     def fingerprint(self, obj: object) -> bytes:
@@ -215,7 +224,12 @@ class Fingerprinter:
             found = leaf(obj)
             if found is not None:
                 return found
-        digest = self._walk.digest(obj)
+        try:
+            digest = self._walk.digest(obj)
+        except UncacheableError:
+            # They belong to what has failed, not to what is looked at next.
+            self._noted.clear()
+            raise
         while self._noted:
             unit, value = self._noted.pop()
             self.code_units[unit] = self.fingerprint(value)
@@ -317,9 +331,16 @@ class Fingerprinter:
         """Digest the version that stands for a module's code, as far as the settings let it count."""
         return self._home(module)[1]
 
+    def load(self, module: str) -> ModuleType:
+        """Import a module of the user's that code would import when it is called."""
+        return importlib.import_module(module)
+
     def note_unit(self, module: str, name: str, value: object) -> None:
-        """Remember that code reads a name of a module of the user's."""
-        if module != "__main__":
+        """Remember that code reads a name of a module of the user's, or raise if that is refused."""
+        if (module, name) in self._refused:
+            self._refuse((module, name))
+        # A bare object() is nothing but its name.
+        if module != "__main__" and type(value) is not object:
             self._noted.append(((module, name), value))
 
     def _home(self, module: str | None) -> tuple[Home, bytes]:
@@ -334,6 +355,10 @@ class Fingerprinter:
         return found
 
     def _open(self, obj: Any) -> bytes | Node:
+        if self._refused and callable(obj) and isinstance(getattr(obj, "__qualname__", None), str):
+            unit = unit_of(self, obj)
+            if unit in self._refused:
+                self._refuse(unit)
         rule = self._rules.get(type(obj))
         if rule is None:
             rule = self._rules[type(obj)] = _find_rule(type(obj))
@@ -346,6 +371,11 @@ class Fingerprinter:
             raise UncacheableError(
                 f"{type(obj)} cannot be taken apart: {type(error).__name__}: {error}"
             ) from error
+
+    def _refuse(self, unit: tuple[str, str]) -> NoReturn:
+        raise UncacheableError(
+            f"{'.'.join(unit)} is not the same in this process as in the client; restart this one with the same code"
+        )
 
     def _finish(self, obj: Any, digest: bytes) -> None:
         if callable(obj) and isinstance(getattr(obj, "__qualname__", None), str):
