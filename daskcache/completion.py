@@ -10,7 +10,7 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from daskcache.catalog import Catalog
 from daskcache.checkpoints import Checkpoint
-from daskcache.dask_internals import DataNode, GraphNode, Key, List, Task, TaskRef
+from daskcache.dask_internals import DataNode, GraphNode, Key, List, Task, TaskRef, convert_legacy_task
 from daskcache.errors import CorruptChunkError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter
 from daskcache.plan import Plan
@@ -101,7 +101,8 @@ def publish_checkpoints(
             tasks[name, number] = Task((name, number), _done, TaskRef(block))
         tasks[name] = Task(name, _publish, DataNode(None, publication), List(*map(TaskRef, list(tasks))))
         held = dict(layers[layer])
-        held[inner] = held[key].substitute({}, key=inner)
+        last = convert_legacy_task(key, held[key], HighLevelGraph(layers, dependencies))
+        held[inner] = last.substitute({}, key=inner) if isinstance(last, GraphNode) else DataNode(inner, last)
         held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
         # One layer, because the two refer to one another.
         layers[layer] = MaterializedLayer({**held, **tasks}, annotations=layers[layer].annotations)
