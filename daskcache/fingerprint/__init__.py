@@ -2,7 +2,6 @@
 
 from daskcache.fingerprint.declare import fingerprint_as, version
 from daskcache.fingerprint.digest import DIGEST_SIZE, RULES, Digester
-from daskcache.fingerprint.files import source
 from daskcache.fingerprint.loaded import LoadedCode
 from daskcache.fingerprint.objects import Fingerprinter, fingerprint, register
 from daskcache.fingerprint.units import check_code_units
@@ -17,6 +16,5 @@ __all__ = [
     "fingerprint",
     "fingerprint_as",
     "register",
-    "source",
     "version",
 ]
