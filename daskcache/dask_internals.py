@@ -40,6 +40,7 @@ from dask.array.overlap import _trim
 from dask.blockwise import (
     Blockwise,
     BlockwiseDep,
+    BlockwiseDepDict,
     _get_coord_mapping,
     blockwise_token,
 )
@@ -52,6 +53,7 @@ __all__ = [
     "ArraySliceDep",
     "Blockwise",
     "BlockwiseDep",
+    "BlockwiseDepDict",
     "DataNode",
     "Dict",
     "GraphNode",

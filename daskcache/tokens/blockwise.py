@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import dask.array.chunk
 
 from daskcache.dask_internals import (
     Blockwise,
+    BlockwiseDepDict,
     GraphNode,
     Key,
     List,
@@ -19,6 +20,7 @@ from daskcache.dask_internals import (
     coordinate_maps,
     parse_input,
 )
+from daskcache.errors import UncacheableError
 from daskcache.tokens.scope import Literal, Scope
 
 __all__ = ["BlockwiseLayer"]
@@ -27,7 +29,18 @@ __all__ = ["BlockwiseLayer"]
 class BlockwiseLayer:
     """A blockwise layer, seen block by block."""
 
-    __slots__ = ("_inputs", "_shape", "digests", "dummies", "task")
+    __slots__ = (
+        "_blocks",
+        "_inputs",
+        "_is_tried",
+        "_others",
+        "_outer",
+        "_shape",
+        "_template",
+        "digests",
+        "dummies",
+        "task",
+    )
 
     def __init__(self, layer: Blockwise) -> None:
         self.task = layer.task
@@ -37,6 +50,11 @@ class BlockwiseLayer:
             concatenate = dask.array.core.concatenate_axes
         self._shape = tuple(layer.dims[i] for i in layer.output_indices)
         self._inputs: list[tuple[str, Callable[[tuple[Any, ...]], Any]]] = []
+        # Of the inputs those that are one block each, and those that may refer to others.
+        self._blocks: dict[str, tuple[str, list[int]]] = {}
+        self._others: list[Callable[[tuple[Any, ...]], Any]] = []
+        self._template: _Template | None = None
+        self._is_tried = False
         self.digests: dict[int, bytes] = {}
         for number, (given, _) in enumerate(layer.indices):
             # A name, unless the input is a literal.
@@ -47,21 +65,34 @@ class BlockwiseLayer:
             positions, contracted = maps[number], axes[number]
             if positions is None:
                 node = name if isinstance(name, GraphNode | TaskRef) else Literal(name)
-                self._inputs.append((slot, functools.partial(_constant, node)))
+                make = functools.partial(_constant, node)
+                if not isinstance(node, Literal):
+                    self._others.append(make)
             elif name in layer.io_deps:
-                self._inputs.append((slot, functools.partial(_from_io, layer.io_deps[name], positions)))
+                make = functools.partial(_from_io, layer.io_deps[name], positions)
+                if layer.io_deps[name].produces_tasks or isinstance(layer.io_deps[name], BlockwiseDepDict):
+                    self._others.append(make)
             elif contracted:
-                self._inputs.append(
-                    (slot, functools.partial(_contract, name, positions, contracted, concatenate))
-                )
+                make = functools.partial(_contract, name, positions, contracted, concatenate)
+                self._others.append(make)
             else:
-                self._inputs.append((slot, functools.partial(_one_block, name, positions)))
+                make = functools.partial(_one_block, name, positions)
+                self._blocks[slot] = name, positions
+            self._inputs.append((slot, make))
+        self._outer = [
+            key
+            for key in self.task.dependencies
+            if not (isinstance(key, str) and key.startswith("__dask_blockwise__"))
+        ]
 
     def has_block(self, coords: tuple[Any, ...]) -> bool:
         """Tell whether the layer has a block of these numbers."""
-        return len(coords) == len(self._shape) and all(
-            isinstance(i, int) and 0 <= i < n for i, n in zip(coords, self._shape, strict=True)
-        )
+        if len(coords) != len(self._shape):
+            return False
+        for i, n in zip(coords, self._shape, strict=True):  # noqa: SIM110 -- a generator costs three times as much
+            if not (isinstance(i, int) and 0 <= i < n):
+                return False
+        return True
 
     def inputs(self, coords: tuple[Any, ...]) -> dict[Key, Any]:
         """Give what each placeholder of the layer's task stands for in one block."""
@@ -70,14 +101,45 @@ class BlockwiseLayer:
 
     def dependencies(self, coords: tuple[Any, ...]) -> Iterator[Key]:
         """List the keys that a block's task refers to."""
-        for node in self.inputs(coords).values():
+        full = coords + self.dummies
+        for name, positions in self._blocks.values():
+            yield (name, *[full[p] for p in positions])
+        for make in self._others:
+            node = make(full)
             if isinstance(node, TaskRef):
                 yield node.key
             elif isinstance(node, GraphNode):
                 yield from node.dependencies
-        for key in self.task.dependencies:
-            if not (isinstance(key, str) and key.startswith("__dask_blockwise__")):
-                yield key
+        yield from self._outer
+
+    def token(self, coords: tuple[Any, ...], outer: Scope) -> bytes:
+        """Give the token of a block.
+
+        Parameters
+        ----------
+        coords : tuple of int
+            The block's numbers.
+        outer : Scope
+            Where the layer's inputs are looked up.
+
+        Returns
+        -------
+        bytes
+            20 bytes.
+        """
+        if self._template is not None:
+            try:
+                return self._template.fill(coords + self.dummies, outer)
+            except UncacheableError:
+                # The rules say where in the task it is.
+                return self.scope(coords, outer).token(self.task)
+        scope = self.scope(coords, outer)
+        token = scope.token(self.task)
+        if not self._is_tried:
+            # Now it is known whether the function is one that a template will do for.
+            self._is_tried = True
+            self._template = _Template.of(scope.template(self.task), self._blocks, dict(self._inputs))
+        return token
 
     def scope(self, coords: tuple[Any, ...], outer: Scope) -> Scope:
         """Give the scope in which the layer's task is that of one block."""
@@ -87,6 +149,49 @@ class BlockwiseLayer:
             given_scope=outer,
             digests=self.digests,
         )
+
+
+class _Template:
+    """The parts of the tokens of a layer's blocks, most of which are the same for each."""
+
+    __slots__ = ("_blocks", "_others", "_parts")
+
+    def __init__(
+        self,
+        parts: list[Any],
+        blocks: list[tuple[int, str, list[int]]],
+        others: list[tuple[int, Callable[[tuple[Any, ...]], Any]]],
+    ) -> None:
+        self._parts = parts
+        self._blocks = blocks
+        self._others = others
+
+    @classmethod
+    def of(
+        cls,
+        parts: list[Any] | None,
+        blocks: dict[str, tuple[str, list[int]]],
+        inputs: dict[str, Callable[[tuple[Any, ...]], Any]],
+    ) -> Self | None:
+        if parts is None or any(isinstance(part, str) and part not in inputs for part in parts):
+            return None
+        if not all(isinstance(part, bytes | str) for part in parts):
+            return None
+        slots = [(number, part) for number, part in enumerate(parts) if isinstance(part, str)]
+        return cls(
+            parts,
+            [(number, *blocks[slot]) for number, slot in slots if slot in blocks],
+            [(number, inputs[slot]) for number, slot in slots if slot not in blocks],
+        )
+
+    def fill(self, coords: tuple[Any, ...], outer: Scope) -> bytes:
+        parts = self._parts.copy()
+        look = outer.tokens.look
+        for number, name, positions in self._blocks:
+            parts[number] = look((name, *[coords[p] for p in positions]))
+        for number, make in self._others:
+            parts[number] = outer.token(make(coords))
+        return outer.tokens.fingerprinter.combine(b"task", parts)
 
 
 def _constant(node: Any, coords: tuple[Any, ...]) -> Any:

@@ -19,6 +19,7 @@ from daskcache.dask_internals import (
 )
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.files import FileSource, Seen
 from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.scope import MISSING, FromDependencyError, Scope
 
@@ -63,7 +64,9 @@ class GraphTokens:
             else:
                 self._nodes.update(dict(layer))
         self._keys = _Keys(self._nodes, self._layers)
+        self.ordinary: dict[int, tuple[Any, bytes]] = {}
         self._reads: dict[int, tuple[Any, list[Any]]] = {}
+        self._files: dict[FileSource, bytes] = {}
         self._tokens: dict[Key, bytes | UncacheableError] = {}
         self._scope = Scope(self)
 
@@ -197,6 +200,23 @@ class GraphTokens:
                 self._nodes[key] = node = converted
         return node
 
+    def converted(self, key: Key, node: Any) -> Any:
+        """Give a node of a graph as a task of dask's present form.
+
+        Parameters
+        ----------
+        key : Hashable
+            Its key.
+        node : object
+            What a graph that was made of this one holds under it.
+
+        Returns
+        -------
+        object
+            The node itself where it has that form, or is no task.
+        """
+        return node if isinstance(node, GraphNode) else convert_legacy_task(key, node, self._keys)
+
     def literal(self, key: Key) -> Any:
         """Give the value that a key stands for without anything being computed.
 
@@ -253,20 +273,23 @@ class GraphTokens:
         if found is not None:
             return found
         stack: list[Key] = [root]
+        entered: set[Key] = set()
         while stack:
             key = stack[-1]
             if key in tokens:
                 stack.pop()
                 continue
-            # A value in the graph is looked at only where a task wants it whole: most tasks want a region.
-            waiting = [
-                dep
-                for dep in self.inputs(key)
-                if dep not in tokens and dep != key and self.literal(dep) is MISSING
-            ]
-            if waiting:
-                stack.extend(waiting)
-                continue
+            if key not in entered:
+                entered.add(key)
+                # A value in the graph is looked at only where a task wants it whole: most tasks want a region.
+                waiting = [
+                    dep
+                    for dep in self.inputs(key)
+                    if dep not in tokens and dep != key and self.literal(dep) is MISSING
+                ]
+                if waiting:
+                    stack.extend(waiting)
+                    continue
             stack.pop()
             tokens[key] = self._compute(key)
         return tokens[root]
@@ -275,8 +298,7 @@ class GraphTokens:
         try:
             layer = self._layer(key)
             if layer is not None:
-                scope = layer.scope(key[1:], self._scope)
-                return scope.token(layer.task)
+                return layer.token(key[1:], self._scope)
             if key not in self._nodes:
                 raise UncacheableError(
                     f"the graph refers to {key!r}, which it does not hold (a future, or data kept on a cluster): "
@@ -299,6 +321,26 @@ class GraphTokens:
             The region.
         """
         self._reads.setdefault(id(array), (array, []))[1].append(index)
+
+    def note_file(self, seen: Seen) -> None:
+        """Remember that a file was looked at, which a task is given to read.
+
+        Parameters
+        ----------
+        seen : Seen
+            The file and what it looked like.
+        """
+        self._files[seen.source] = seen.state
+
+    def file_states(self) -> dict[FileSource, bytes]:
+        """Tell how the files looked that tasks are given to read.
+
+        Returns
+        -------
+        dict of FileSource to bytes
+            What `FileSource.look` gives as long as they are as they were; empty where they were not looked at.
+        """
+        return dict(self._files)
 
     def source_stamps(self) -> dict[int, tuple[Any, dict[str, Any]]]:
         """Tell how the objects of sources looked when tokens were made of them.

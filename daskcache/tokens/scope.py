@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import FunctionType
 from typing import Any, Protocol
 
@@ -34,12 +34,15 @@ from daskcache.dask_internals import (
 )
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.files import Seen, is_any_declared, see_file
+from daskcache.fingerprint.readers import digest_argument, files_in, name_files, reads_of
 
 __all__ = ["MISSING", "FromDependencyError", "Literal", "Scope", "TokenSource"]
 
 MISSING = object()
 _CONTAINERS = {list: b"list", tuple: b"tuple", set: b"set", frozenset: b"frozenset"}
 _READERS = (*GETTERS, operator.getitem, dask.array.chunk.getitem)
+_RULED = (*_READERS, identity_cast, pass_extra_kwargs, chunk_einsum)
 
 
 class TokenSource(Protocol):
@@ -47,6 +50,8 @@ class TokenSource(Protocol):
 
     fingerprinter: Fingerprinter
     """Gives the identities of functions, literals and sources."""
+    ordinary: dict[int, tuple[Any, bytes]]
+    """Functions that no rule of a scope's treats otherwise, by identity, kept alive, with their fingerprints."""
 
     def look(self, key: Key) -> bytes:
         """Give the token of a key, or raise why it has none."""
@@ -59,6 +64,9 @@ class TokenSource(Protocol):
 
     def note_read(self, array: Any, index: Any) -> None:
         """Remember that a region of a source was looked at."""
+
+    def note_file(self, seen: Seen) -> None:
+        """Remember that a file was looked at, which a task is given to read."""
 
 
 class FromDependencyError(Exception):
@@ -140,6 +148,11 @@ class Scope:
 
     def token(self, node: Any) -> bytes:
         """Give the token of a node or literal in this scope."""
+        kind = type(node)
+        if kind is TaskRef:
+            return self.look(node.key)
+        if kind is Task:
+            return self._task(node)
         if isinstance(node, TaskRef):
             return self.look(node.key)
         if isinstance(node, Literal):
@@ -184,8 +197,40 @@ class Scope:
             f"{kind.__name__} is a kind of container node that daskcache does not know; update daskcache"
         )
 
+    def template(self, task: Task) -> list[bytes | Key] | None:
+        """Give the parts of a task's token, with the keys of references among them, where it is made of no others.
+
+        Parameters
+        ----------
+        task : Task
+            A blockwise layer's, in the scope of one of its blocks; the parts are those of all its blocks.
+
+        Returns
+        -------
+        list of bytes or str, or None
+            For `combine` under the tag ``task``. None where the rules are others, or references lie deeper.
+        """
+        known = self.tokens.ordinary.get(id(task.func))
+        if known is None:
+            return None
+        parts: list[bytes | Key] = [_count(task.args), known[1]]
+        named = [(name, task.kwargs[name]) for name in sorted(task.kwargs)]
+        for name, arg in [*((None, arg) for arg in task.args), *named]:
+            if name is not None:
+                parts.append(_encode_name(name))
+            if isinstance(arg, TaskRef):
+                parts.append(arg.key)
+            elif isinstance(arg, GraphNode) and arg.dependencies:
+                return None
+            else:
+                parts.append(self.token(arg))
+        return parts
+
     def _task(self, task: Task) -> bytes:
         func = task.func
+        known = self.tokens.ordinary.get(id(func))
+        if known is not None:
+            return self._call(task, known[1])
         if func is execute_subgraph:
             return self._subgraph(task)
         if _is_transparent(func):
@@ -204,22 +249,71 @@ class Scope:
             trimmed = self._trim(task)
             if trimmed is not None:
                 return trimmed
+        reads = reads_of(func)
+        try:
+            _refuse_effects(func)
+            if reads.takes_files or is_any_declared():
+                given = self._read_files(task)
+                if given is not None:
+                    return given
+            if reads.refusal is not None:
+                raise UncacheableError(reads.refusal)
+            function = self.tokens.fingerprinter.function(func)
+        except UncacheableError as error:
+            raise error.within("function").within(f"task {funcname(func)!r}") from None
+        if not _is_one_of(func, _RULED) and not reads.takes_files:
+            self.tokens.ordinary[id(func)] = func, function
+        return self._call(task, function)
+
+    def _call(self, task: Task, function: bytes) -> bytes:
+        args, kwargs = task.args, task.kwargs
+        parts = [_count(args), function]
         name = ""
         try:
-            name = "function"
-            _refuse_effects(func)
-            parts = [self.tokens.fingerprinter.function(func)]
-            for number, arg in enumerate(task.args, 1):
-                name = f"argument {number}"
-                parts.append(self.token(arg))
-            for name in sorted(task.kwargs):
-                value = task.kwargs[name]
-                if func is chunk_einsum and name == "subscripts":
+            for arg in args:
+                parts.append(self.token(arg))  # noqa: PERF401 -- their number tells which one failed
+            for name in sorted(kwargs):
+                value = kwargs[name]
+                if name == "subscripts" and task.func is chunk_einsum:
                     value = _rename_subscripts(value)
-                parts += (name.encode("utf-8", "surrogatepass"), self.token(value))
+                parts += (_encode_name(name), self.token(value))
         except UncacheableError as error:
-            raise error.within(name).within(f"task {funcname(func)!r}") from None
-        return self.tokens.fingerprinter.combine(b"task", [len(task.args).to_bytes(4, "big"), *parts])
+            where = name or f"argument {len(parts) - 1}"
+            raise error.within(where).within(f"task {funcname(task.func)!r}") from None
+        return self.tokens.fingerprinter.combine(b"task", parts)
+
+    def _read_files(self, task: Task) -> bytes | None:
+        """Give the token of a task that is given files to read, by path or open; None for any other."""
+        values = [self.literal(arg) for arg in task.args]
+        named = {name: self.literal(value) for name, value in task.kwargs.items()}
+        within = [value for arg in task.args for value in self._values_within(arg)]
+        files = files_in(task.func, [*values, *within], named)
+        if not files:
+            return None
+        fingerprinter = self.tokens.fingerprinter
+        for file in files:
+            self.tokens.note_file(see_file(fingerprinter, file)[1])
+        values, named = name_files(task.func, values, named)
+        # What the function opens is known, and counts with the arguments.
+        parts = [_count(task.args), fingerprinter.fingerprint_reading(task.func)]
+        for arg, value in zip(task.args, values, strict=True):
+            parts.append(self.token(arg) if value is MISSING else digest_argument(fingerprinter, value))
+        for name in sorted(named):
+            value = named[name]
+            given = (
+                self.token(task.kwargs[name]) if value is MISSING else digest_argument(fingerprinter, value)
+            )
+            parts += (_encode_name(name), given)
+        return fingerprinter.combine(b"task", parts)
+
+    def _values_within(self, node: Any) -> Iterator[Any]:
+        """List the plain values in a container of a task's that holds references as well."""
+        if isinstance(node, NestedContainer):
+            for arg in node.args:
+                value = self.literal(arg)
+                if value is not MISSING:
+                    yield value
+                yield from self._values_within(arg)
 
     def _subgraph(self, task: Task) -> bytes:
         inner, outkey, inkeys, *values = task.args
@@ -284,6 +378,9 @@ class Scope:
             return self._function_of_key(node.target if isinstance(node, Alias) else node.key)
         if not isinstance(node, Task):
             return self._function_of_data()
+        known = self.tokens.ordinary.get(id(node.func))
+        if known is not None:
+            return known[1]
         if node.func is execute_subgraph:
             inner, outkey, inkeys, *values = node.args
             scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner)
@@ -292,7 +389,8 @@ class Scope:
             return self.function(node.args[0])
         if _is_one_of(node.func, _READERS) and self._region(node) is not None:
             return self._function_of_data()
-        return self.tokens.fingerprinter.function(node.func)
+        # It has a token, so what it reads is known.
+        return self.tokens.fingerprinter.fingerprint_reading(node.func)
 
     def _function_of_key(self, key: Key) -> bytes:
         if key in self._given:
@@ -304,6 +402,14 @@ class Scope:
 
     def _function_of_data(self) -> bytes:
         return self.tokens.fingerprinter.combine(b"data", [])
+
+
+def _count(args: Sequence[Any]) -> bytes:
+    return len(args).to_bytes(4, "big")
+
+
+def _encode_name(name: str) -> bytes:
+    return name.encode("utf-8", "surrogatepass")
 
 
 def _is_one_of(func: Any, functions: Iterable[Any]) -> bool:
