@@ -18,7 +18,7 @@ from daskcache.errors import (
     StoreFullError,
     UncacheableError,
 )
-from daskcache.fingerprint import fingerprint_as, version
+from daskcache.fingerprint import fingerprint_as, source, version
 from daskcache.identity import token
 from daskcache.lazy import checkpoint
 from daskcache.lazy import open_entry as open  # noqa: A004
@@ -46,6 +46,7 @@ __all__ = [
     "last_run",
     "open",
     "persist",
+    "source",
     "status",
     "token",
     "version",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
@@ -13,9 +13,12 @@ from daskcache.dask_internals import (
     GraphNode,
     NestedContainer,
     Task,
+    TaskRef,
     execute_subgraph,
 )
-from daskcache.fingerprint.guard import GuardedSource
+from daskcache.fingerprint.files import FileSource
+from daskcache.fingerprint.guard import GuardedReader, GuardedSource
+from daskcache.fingerprint.readers import files_in
 from daskcache.tokens import GraphTokens
 
 __all__ = ["guard_sources"]
@@ -46,16 +49,20 @@ def guard_sources(dsk: HighLevelGraph, tokens: GraphTokens) -> HighLevelGraph:
         for identity, (array, expected) in tokens.source_stamps().items()
         if expected
     }
-    if not guards:
+    files = {file: state for file, state in tokens.file_states().items() if state}
+    if not guards and not files:
         return dsk
-    layers = {name: _guard_layer(layer, guards) for name, layer in dsk.layers.items()}
+    layers = {name: _guard_layer(layer, guards, files, tokens) for name, layer in dsk.layers.items()}
     return HighLevelGraph(layers, dsk.dependencies)
 
 
-def _guard_layer(layer: Any, guards: Mapping[int, GuardedSource]) -> Any:
-    swap = _Swap(guards)
+def _guard_layer(
+    layer: Any, guards: Mapping[int, GuardedSource], files: Mapping[FileSource, bytes], tokens: GraphTokens
+) -> Any:
+    swap = _Swap(guards, files, tokens)
     if isinstance(layer, Blockwise):
-        task = swap.node(layer.task)
+        # What the layer passes to its function stands beside the task.
+        task = swap.node(layer.task, [given for given, index in layer.indices if index is None])
         indices: list[Any] = [
             (swap.node(given) if index is None else given, index) for given, index in layer.indices
         ]
@@ -73,18 +80,22 @@ def _guard_layer(layer: Any, guards: Mapping[int, GuardedSource]) -> Any:
             annotations=layer.annotations,
             io_deps=layer.io_deps,
         )
-    held = {key: swap.node(node) for key, node in layer.items()}
+    held = {key: swap.node(tokens.converted(key, node) if files else node) for key, node in layer.items()}
     return MaterializedLayer(held, annotations=layer.annotations) if swap.count else layer
 
 
 class _Swap:
     """Replaces sources in nodes, copying only what holds one."""
 
-    def __init__(self, guards: Mapping[int, GuardedSource]) -> None:
+    def __init__(
+        self, guards: Mapping[int, GuardedSource], files: Mapping[FileSource, bytes], tokens: GraphTokens
+    ) -> None:
         self._guards = guards
+        self._files = files
+        self._tokens = tokens
         self.count = 0
 
-    def node(self, node: Any) -> Any:
+    def node(self, node: Any, beside: Sequence[Any] = ()) -> Any:
         guard = self._guards.get(id(node))
         if guard is not None:
             self.count += 1
@@ -93,24 +104,50 @@ class _Swap:
             value = self.node(node.value)
             return node if value is node.value else DataNode(node.key, value)
         if isinstance(node, Task):
-            return self._task(node)
+            return self._task(node, beside)
         if type(node) is tuple and node and callable(node[0]):
             # A task as dask once wrote them.
             parts = tuple(self.node(part) for part in node)
             return node if all(map(_is, parts, node)) else parts
         return node
 
-    def _task(self, task: Task) -> Task:
+    def _task(self, task: Task, beside: Sequence[Any]) -> Task:
+        expected = self._expected(task, beside) if self._files else ()
         args = tuple(
             self._inner(arg) if task.func is execute_subgraph and number == 0 else self.node(arg)
             for number, arg in enumerate(task.args)
         )
         kwargs = {name: self.node(value) for name, value in task.kwargs.items()}
-        if all(map(_is, args, task.args)) and all(kwargs[name] is task.kwargs[name] for name in kwargs):
+        is_same = all(map(_is, args, task.args)) and all(kwargs[name] is task.kwargs[name] for name in kwargs)
+        if is_same and not expected:
             return task
         if isinstance(task, NestedContainer):
             return type(task)(*args)
-        return Task(task.key, task.func, *args, _data_producer=task.data_producer, **kwargs)
+        func: Any = task.func
+        if expected:
+            self.count += 1
+            func = GuardedReader(func, expected)
+        return Task(task.key, func, *args, _data_producer=task.data_producer, **kwargs)
+
+    def _expected(self, task: Task, beside: Sequence[Any]) -> Sequence[tuple[FileSource, bytes]]:
+        """List the files that a task is given to read, with what they looked like."""
+        if task.func is execute_subgraph or isinstance(task, NestedContainer):
+            return ()
+        arguments = [self._value(arg) for arg in (*task.args, *beside)]
+        arguments += [value for arg in task.args for value in self._values_within(arg)]
+        keywords = {name: self._value(value) for name, value in task.kwargs.items()}
+        found = dict.fromkeys(files_in(task.func, arguments, keywords))
+        return [(file, self._files[file]) for file in found if file in self._files]
+
+    def _values_within(self, node: Any) -> Iterator[Any]:
+        for arg in node.args if isinstance(node, NestedContainer) else ():
+            yield self._value(arg)
+            yield from self._values_within(arg)
+
+    def _value(self, arg: Any) -> Any:
+        if isinstance(arg, DataNode):
+            return arg.value
+        return self._tokens.literal(arg.key) if isinstance(arg, TaskRef) else arg
 
     def _inner(self, graph: Mapping[Any, GraphNode]) -> Mapping[Any, GraphNode]:
         guarded = {key: self.node(node) for key, node in graph.items()}

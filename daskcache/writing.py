@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from daskcache.config import CodeVersions
-from daskcache.errors import NotStoredError, StoreError, UncacheableError, warn_once
+from daskcache.errors import NotStoredError, SourceChangedError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import check_code_units
 from daskcache.fingerprint.files import FileSource
 from daskcache.fingerprint.guard import find_changed_file
@@ -91,13 +91,16 @@ def store_block(block: Any, target: StoredBlock, writer: Writer) -> Receipt:
     ------
     UncacheableError
         The block is not what was declared, or this process runs other code.
+    SourceChangedError
+        A file that a function reads by itself is not as it was.
     StoreError
         The store does not take it.
     """
     block = _as_declared(block, target)
     refusal = writer.refusal(block, target)
     if refusal:
-        raise UncacheableError(refusal)
+        changed = find_changed_file(writer.files)
+        raise SourceChangedError(changed) if changed else UncacheableError(refusal)
     return write_block(target.root, target.group, target.token, target.spec, block)
 
 

@@ -1,6 +1,7 @@
 """An object's identity: digests of values, code and sources that are the same in every process."""
 
 from daskcache.fingerprint.declare import fingerprint_as, version
+from daskcache.fingerprint.declared_files import source
 from daskcache.fingerprint.digest import DIGEST_SIZE, RULES, Digester
 from daskcache.fingerprint.loaded import LoadedCode
 from daskcache.fingerprint.objects import Fingerprinter, fingerprint, register
@@ -16,5 +17,6 @@ __all__ = [
     "fingerprint",
     "fingerprint_as",
     "register",
+    "source",
     "version",
 ]

@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from daskcache.errors import UncacheableError
+from daskcache.fingerprint.declared_files import holds_declared
 from daskcache.fingerprint.distributions import find_home, find_module_file
 from daskcache.fingerprint.plain import combine_items, state_node
 from daskcache.fingerprint.registry import Node, handles, handles_subclasses
@@ -40,6 +41,11 @@ def resolves(module: str | None, name: str | None, obj: object) -> bool:
 
 def named(fp: Fingerprinter, obj: Any, module: str | None, name: str | None) -> bytes:
     """Digest what is known by its name and by the version of what it comes with.
+
+    Returns
+    -------
+    bytes
+        20 bytes.
 
     Raises
     ------
@@ -145,7 +151,9 @@ def _cell(fp: Fingerprinter, obj: Any) -> Node | bytes:
 
 
 @handles("functools:partial")
-def _partial(fp: Fingerprinter, obj: functools.partial[Any]) -> Node:
+def _partial(fp: Fingerprinter, obj: functools.partial[Any]) -> bytes | Node:
+    if not fp.may_read and (holds_declared(obj.args) or holds_declared(obj.keywords)):
+        return fp.fingerprint_reading(obj)
     return Node(
         (obj.func, obj.args, obj.keywords, vars(obj)),
         lambda parts: fp.combine(b"partial", parts),

@@ -12,7 +12,8 @@ from daskcache.errors import UncacheableError
 from daskcache.fingerprint.bytecode import Import, read_code
 from daskcache.fingerprint.callables import resolves
 from daskcache.fingerprint.declare import declared
-from daskcache.fingerprint.impure import find_impurity, find_named_impurity
+from daskcache.fingerprint.declared_files import DeclaredSource, declared_sources, holds_declared
+from daskcache.fingerprint.impure import find_impurity, find_named_impurity, is_declared
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles
 
@@ -66,9 +67,10 @@ def name_sentinel(name: str, value: object) -> object:
 class _Parts:
     """Collects a function's parts that are objects, each with the name under which it counts and is reported."""
 
-    __slots__ = ("children", "labels", "names")
+    __slots__ = ("children", "labels", "names", "sources")
 
-    def __init__(self) -> None:
+    def __init__(self, sources: tuple[DeclaredSource, ...] = ()) -> None:
+        self.sources = sources
         self.children: list[Any] = []
         self.labels: list[str] = []
         self.names: list[bytes] = []
@@ -98,8 +100,20 @@ def _function(fp: Fingerprinter, func: FunctionType) -> bytes | Node:
     if declaration is not None:
         return declared_node(fp, func, declaration.value, declaration.is_whole)
     if module is None or fp.home(module).kind == "user":
+        if not fp.may_read and _declares_files(func):
+            return fp.fingerprint_reading(func)
         return _users(fp, func)
     return _installed(fp, func, module)
+
+
+def _declares_files(func: FunctionType) -> bool:
+    """Whether what a function reads is declared: on it, or by a path that it holds."""
+    if declared_sources(func):
+        return True
+    held = [*(func.__defaults__ or ()), *(func.__kwdefaults__ or {}).values()]
+    held += [_content(cell) for cell in func.__closure__ or ()]
+    held += [func.__globals__.get(read.name) for read in read_code(func.__code__).globals]
+    return any(holds_declared(value) for value in held)
 
 
 def declared_node(fp: Fingerprinter, target: Any, value: object, is_whole: bool) -> Node:
@@ -109,6 +123,7 @@ def declared_node(fp: Fingerprinter, target: Any, value: object, is_whole: bool)
     parts = _Parts()
     parts.add("declared", "version", value)
     if isinstance(target, FunctionType):
+        _add_files(parts, target)
         _add_defaults(parts, target)
         _add_closure(parts, target)
     names = (
@@ -129,6 +144,7 @@ def _installed(fp: Fingerprinter, func: FunctionType, module: str) -> Node:
         for kind, implementation in func.registry.items():  # type: ignore[attr-defined]
             parts.add("implementation for", f"{kind.__module__}.{kind.__qualname__}", implementation)
         return parts.node(fp, b"singledispatch", own, func.__qualname__)
+    _add_files(parts, func)
     _add_defaults(parts, func)
 
     # Decorators leave signatures, memos and warnings' texts in the closures of what can be imported. The version
@@ -155,7 +171,8 @@ def _is_single_dispatch(func: FunctionType) -> bool:
 
 def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     facts = read_code(func.__code__)
-    parts = _Parts()
+    parts = _Parts(declared_sources(func))
+    _add_files(parts, func)
     _add_defaults(parts, func)
     closure = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
     for name, cell in closure.items():
@@ -183,6 +200,11 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
             parts.add("attribute", name, value)
     own = [ENVIRONMENT, func.__name__.encode("utf-8", "surrogatepass"), facts.digest]
     return parts.node(fp, b"function", own, title)
+
+
+def _add_files(parts: _Parts, func: FunctionType) -> None:
+    for position, declared_source in enumerate(sorted(declared_sources(func))):
+        parts.add("source", str(position), declared_source)
 
 
 def _add_defaults(parts: _Parts, func: FunctionType) -> None:
@@ -220,10 +242,11 @@ def _add_read(
     step = f"{kind} {'.'.join((name, *attributes))}"
     if isinstance(value, ModuleType) and fp.home(value.__name__).kind != "user":
         # By name as well: some libraries load their parts when they are first asked for.
-        _refuse(find_named_impurity(".".join((value.__name__, *attributes)), call), title, step)
+        why = find_named_impurity(".".join((value.__name__, *attributes)), call)
+        _refuse(why, call, fp, parts, title, step)
     for seen, rest in _follow(value, attributes):
         if not _is_users(fp, seen):
-            _refuse(find_impurity(seen, rest, call), title, step)
+            _refuse(find_impurity(seen, rest, call), call, fp, parts, title, step)
     shown = name
     while isinstance(value, ModuleType) and attributes and fp.home(value.__name__).kind == "user":
         module = value
@@ -242,9 +265,10 @@ def _is_users(fp: Fingerprinter, value: object) -> bool:
     return isinstance(module, str) and fp.home(module).kind == "user"
 
 
-def _refuse(why: str | None, title: str, step: str) -> None:
-    """Raise where code is known to depend on more than it is given."""
-    if why is not None:
+def _refuse(why: str | None, call: str, fp: Fingerprinter, parts: _Parts, title: str, step: str) -> None:
+    """Raise where code is known to depend on more than it is given or declares."""
+    if not is_declared(why, call, fp.may_read, parts.sources):
+        assert why is not None
         raise UncacheableError(why, (f"function {title}", step))
 
 
@@ -285,6 +309,9 @@ def _add_import(fp: Fingerprinter, parts: _Parts, func: FunctionType, target: Im
         try:
             fp.load(full)
         except ImportError:
+            dotted = ".".join((bound, *target.attributes))
+            why = find_named_impurity(dotted, target.call)
+            _refuse(why, target.call, fp, parts, title, f"import {dotted}")
             parts.add("unresolved", f"import {bound}", None)
             return
     module = sys.modules.get(bound)
@@ -292,9 +319,11 @@ def _add_import(fp: Fingerprinter, parts: _Parts, func: FunctionType, target: Im
         _add_read(fp, parts, "import", bound, module, target.attributes, target.call, title)
         return
     dotted = ".".join((bound, *target.attributes))
-    _refuse(find_named_impurity(dotted, target.call), title, f"import {dotted}")
+    why = find_named_impurity(dotted, target.call)
+    _refuse(why, target.call, fp, parts, title, f"import {dotted}")
     for seen, rest in _follow(module, target.attributes):
-        _refuse(find_impurity(seen, rest, target.call), title, f"import {dotted}")
+        why = find_impurity(seen, rest, target.call)
+        _refuse(why, target.call, fp, parts, title, f"import {dotted}")
     parts.add("import", bound, _Installed(full))
 
 

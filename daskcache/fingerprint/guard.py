@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from daskcache.errors import SourceChangedError, UncacheableError
+from daskcache.fingerprint.files import FileSource
 from daskcache.fingerprint.places import Stamp
 from daskcache.fingerprint.sources import Source, open_source
 
-__all__ = ["GuardedSource"]
+__all__ = ["GuardedReader", "GuardedSource", "find_changed_file"]
 
 
 class GuardedSource:
@@ -121,6 +122,103 @@ class GuardedSource:
                     f"{name}, read through {type(self.array).__name__}, is not as it was when this run was planned "
                     f"({_describe(self.expected[name])}, now {_describe(stamp)}); {_CONSEQUENCE}"
                 )
+
+
+class GuardedReader:
+    """Stand in a task for a function that is given files to read, and look at these before and after the call.
+
+    Parameters
+    ----------
+    function : callable
+        What the task calls.
+    expected : tuple of pairs of FileSource and bytes
+        The files that this task is given, each with what `FileSource.look` gave when the token was made.
+
+    Notes
+    -----
+    Each call looks twice at every file. What a function leaves to be read later is not guarded, but for generators,
+    which are followed to their end.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "a.txt"
+    >>> _ = path.write_text("1")
+    >>> file = FileSource(str(path))
+    >>> guarded = GuardedReader(lambda: path.read_text(), ((file, file.look()),))
+    >>> guarded()
+    '1'
+    >>> _ = path.write_text("12")
+    >>> guarded()
+    Traceback (most recent call last):
+    daskcache.errors.SourceChangedError: ... is not as it was when this run was planned; ...
+    """
+
+    __slots__ = ("expected", "function")
+
+    def __init__(self, function: Callable[..., Any], expected: Iterable[tuple[FileSource, bytes]]) -> None:
+        self.function = function
+        self.expected = tuple(expected)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the function between two looks.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            Passed on.
+
+        Returns
+        -------
+        object
+            What the function gives.
+
+        Raises
+        ------
+        SourceChangedError
+            A file is not as it was when this run was planned.
+        """
+        self._compare()
+        result = self.function(*args, **kwargs)
+        if isinstance(result, Iterator):
+            return self._follow(result)
+        self._compare()
+        return result
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.function, self.expected)
+
+    def _follow(self, result: Iterator[Any]) -> Iterator[Any]:
+        yield from result
+        self._compare()
+
+    def _compare(self) -> None:
+        changed = find_changed_file(self.expected)
+        if changed is not None:
+            raise SourceChangedError(changed)
+
+
+def find_changed_file(expected: Iterable[tuple[FileSource, bytes]]) -> str | None:
+    """Say which of some files is not as it was seen.
+
+    Parameters
+    ----------
+    expected : iterable of pairs of FileSource and bytes
+        Files, each with what `FileSource.look` gave.
+
+    Returns
+    -------
+    str or None
+        What to tell the user; None where all are as they were.
+    """
+    for file, state in expected:
+        try:
+            found = file.look()
+        except UncacheableError as error:
+            return f"cannot look at the source again: {error}; {_CONSEQUENCE}"
+        if found != state:
+            return f"{file.name} is not as it was when this run was planned; {_CONSEQUENCE}"
+    return None
 
 
 _CONSEQUENCE = "nothing that was computed from it is stored. Run again: the new data get tokens of their own"

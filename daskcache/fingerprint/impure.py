@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import ast
+import fnmatch
+import functools
+import os
 import random
 import re
 import sys
+from collections.abc import Iterable
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
-__all__ = ["find_impurity", "find_named_impurity"]
+__all__ = ["find_call_impurity", "find_impurity", "find_named_impurity", "is_declared"]
 
 _DECLARE = "declare the function with @daskcache.version('1') if that does not matter"
+_DECLARE_FILE = "declare the file with daskcache.source(path), as the argument or as the function's decorator"
 
 _REASONS = {
     "reads a file": (
@@ -58,6 +64,7 @@ _REASONS = {
     ),
     "runs another program": "subprocess.* posix.system posix.popen os.popen posix.fork",
 }
+_READS = ("reads a file", "looks at the file system")
 _BY_NAME = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 _BY_MODULE = {name[:-2]: reason for name, reason in _BY_NAME.items() if name.endswith(".*")}
 
@@ -148,7 +155,73 @@ def find_named_impurity(name: str, call: str) -> str | None:
         reason = "draws unseeded random numbers"
     if reason is None and name in _NOW_TAKERS and call in _NOW:
         reason = "reads the clock"
+    if reason in _READS:
+        return f"{reason} ({name}); {_DECLARE_FILE}"
     return None if reason is None else f"{reason} ({name}); {_DECLARE}"
+
+
+def find_call_impurity(function: Any) -> str | None:
+    """Say the same of a function that a task calls by itself, however it is wrapped.
+
+    Parameters
+    ----------
+    function : callable
+        What a task calls.
+
+    Returns
+    -------
+    str or None
+        As from `find_impurity`.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> find_call_impurity(numpy.loadtxt).partition(";")[0]
+    'reads a file (numpy.loadtxt)'
+    """
+    if isinstance(function, functools.partial):
+        return find_call_impurity(function.func)
+    if type(function).__name__ == "Compose":
+        steps = (getattr(function, "first", None), *getattr(function, "funcs", ()))
+        return next((why for step in steps if (why := find_call_impurity(step)) is not None), None)
+    return find_impurity(function, (), "")
+
+
+def is_declared(why: str | None, call: str, may_read: bool, paths: Iterable[str]) -> bool:
+    """Whether code may do what it was found to do, because the files that it reads are declared.
+
+    Parameters
+    ----------
+    why : str or None
+        What `find_impurity` gave.
+    call : str
+        How the code calls it, as `bytecode.Read` gives it. A path that stands there has to be a declared one.
+    may_read : bool
+        Whether any file is declared.
+    paths : iterable of str
+        The absolute paths and patterns that the function itself declares.
+
+    Returns
+    -------
+    bool
+        True also where nothing was found.
+
+    Examples
+    --------
+    >>> is_declared(find_named_impurity("_io.open", "('/data/a')"), "('/data/a')", True, ["/data"])
+    True
+    """
+    if why is None:
+        return True
+    if not may_read or not why.startswith(_READS):
+        return False
+    if not call.startswith(("('", '("')):
+        return True
+    path = ast.literal_eval(call)
+    full = path if "://" in path else os.path.abspath(os.path.expanduser(path))
+    return any(
+        full == one or full.startswith(f"{one.rstrip('/')}/") or fnmatch.fnmatch(full, one) for one in paths
+    )
 
 
 def _names(value: Any, attributes: tuple[str, ...]) -> list[str]:

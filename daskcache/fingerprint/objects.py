@@ -2,40 +2,37 @@
 
 from __future__ import annotations
 
-import enum
 import importlib
 from collections.abc import Callable, Iterable
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from daskcache.config import CodeVersions, Settings
-from daskcache.errors import InvalidInputError, UncacheableError
+from daskcache.errors import UncacheableError
 from daskcache.fingerprint import (  # noqa: F401  (importing them registers their rules)
     arrays,
     callables,
     classes,
     code,
+    declared_files,
+    files,
     labelled,
     plain,
+    readers,
     tables,
 )
-from daskcache.fingerprint.classes import class_node, enum_member
 from daskcache.fingerprint.code import unit_of
 from daskcache.fingerprint.digest import Digester
 from daskcache.fingerprint.distributions import Home, counted_version, find_home
-from daskcache.fingerprint.instances import instance_node, one_shot
 from daskcache.fingerprint.plain import make_leaves
-from daskcache.fingerprint.registry import Handler, Node, find_rule
+from daskcache.fingerprint.registry import Handler, Node
+from daskcache.fingerprint.rules import has_rule, register, rule_of
 from daskcache.fingerprint.walk import Walk
 
 if TYPE_CHECKING:
     from daskcache.fingerprint.sources import Source
 
 __all__ = ["Fingerprinter", "fingerprint", "register"]
-
-_T = TypeVar("_T")
-_by_type: dict[type, Callable[[Any], object]] = {}
-_by_name: dict[str, Callable[[Any], object]] = {}
 
 
 def fingerprint(obj: object, salt: str = "") -> str:
@@ -69,55 +66,6 @@ def fingerprint(obj: object, salt: str = "") -> str:
     return Fingerprinter(salt=salt).fingerprint(obj).hex()
 
 
-def register(
-    kind: type | str, function: Callable[[Any], object] | None = None
-) -> Callable[[Callable[[Any], object]], Callable[[Any], object]]:
-    """Say what counts of a type's values.
-
-    Parameters
-    ----------
-    kind : type or str
-        The type, or ``"module.QualName"`` of a type that is not to be imported for this. Holds for subclasses.
-    function : callable, optional
-        Takes a value and gives another one (a tuple of its parts, say) whose identity, together with the type's,
-        is its own. Left out, `register` is a decorator.
-
-    Returns
-    -------
-    callable
-        A decorator, or with `function` given one that has been applied.
-
-    Raises
-    ------
-    InvalidInputError
-        The type is neither a type nor a dotted name.
-
-    Examples
-    --------
-    >>> class Grid:
-    ...     def __init__(self, resolution):
-    ...         self.resolution, self.handle = resolution, object()
-    >>> @register(Grid)
-    ... def _(grid):
-    ...     return grid.resolution
-    >>> fingerprint(Grid(2)) == fingerprint(Grid(2))
-    True
-    """
-
-    def record(function: Callable[[Any], object]) -> Callable[[Any], object]:
-        if isinstance(kind, type):
-            _by_type[kind] = function
-        else:
-            _by_name[kind] = function
-        return function
-
-    if not isinstance(kind, type) and "." not in str(kind):
-        raise InvalidInputError(f"register({kind!r}): expected a type or 'module.QualName'")
-    if function is not None:
-        record(function)
-    return record
-
-
 class Fingerprinter:
     """Gives objects their identities during one pass, and remembers them by identity for no longer.
 
@@ -135,6 +83,8 @@ class Fingerprinter:
         A source below the first prefix of a pair counts as if it lay below the second.
     refused : frozenset of pairs of str, optional
         Modules and qualified names of code that has no identity here, because it is not what the client runs.
+    is_of_code : bool, optional
+        Look at code alone: what it declares to read does not count.
 
     Examples
     --------
@@ -150,6 +100,12 @@ class Fingerprinter:
     """Module and qualified name of all of the user's code that was met and can be imported, with its digest."""
     sources: dict[str, bytes]
     """Path of each source that was looked at, with the digest of what was seen of it."""
+    files: dict[Any, bytes]
+    """Files that code was met to read, by what declares them, each with the state that was seen of it."""
+    is_of_code: bool
+    """Whether only code is looked at, so that nothing that it reads counts."""
+    may_read: bool
+    """Whether the code that is being looked at has declared which files it reads."""
     dask_collection: Callable[[Any], bytes] | None
     """Gives the digest of a dask collection that is met within an object; without it that is uncacheable."""
 
@@ -161,6 +117,7 @@ class Fingerprinter:
         source_check: str = "chunks",
         source_aliases: tuple[tuple[str, str], ...] = (),
         refused: frozenset[tuple[str, str]] = frozenset(),
+        is_of_code: bool = False,
     ) -> None:
         self.digester = Digester(salt)
         self.code_versions = code_versions
@@ -169,6 +126,9 @@ class Fingerprinter:
         self._refused = refused
         self.code_units = {}
         self.sources = {}
+        self.files = {}
+        self.is_of_code = is_of_code
+        self.may_read = False
         self.dask_collection = None
         self._leaves = make_leaves(self.digester)
         self._rules: dict[type, Handler] = {}
@@ -176,6 +136,9 @@ class Fingerprinter:
         self._noted: list[tuple[tuple[str, str], object]] = []
         self._found_sources: dict[int, tuple[object, Source | None]] = {}
         self._walk = Walk(self.digester, self.leaf, self._open, self._finish)
+        # What it finds must not be found by the other, for which the same code may have no identity.
+        self._reading_walk = Walk(self.digester, self.leaf, self._open, self._finish)
+        self._of_code: Fingerprinter | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings, refused: frozenset[tuple[str, str]] = frozenset()) -> Self:
@@ -225,15 +188,39 @@ class Fingerprinter:
             if found is not None:
                 return found
         try:
-            digest = self._walk.digest(obj)
+            digest = (self._reading_walk if self.may_read else self._walk).digest(obj)
         except UncacheableError:
             # They belong to what has failed, not to what is looked at next.
             self._noted.clear()
             raise
         while self._noted:
             unit, value = self._noted.pop()
-            self.code_units[unit] = self.fingerprint(value)
+            self.code_units[unit] = self._unit(value, self.fingerprint(value))
         return digest
+
+    def fingerprint_reading(self, obj: object) -> bytes:
+        """Give an object's identity where what its code opens by itself counts elsewhere.
+
+        Parameters
+        ----------
+        obj : object
+            A function that is given, or declares, the files that it reads.
+
+        Returns
+        -------
+        bytes
+            20 bytes, the same as from `fingerprint` where that gives any.
+
+        Raises
+        ------
+        UncacheableError
+            As from `fingerprint`, but not for opening a file.
+        """
+        before, self.may_read = self.may_read, True
+        try:
+            return self.fingerprint(obj)
+        finally:
+            self.may_read = before
 
     def function(self, func: object) -> bytes:
         """Give the identity of a callable: the same as `fingerprint`.
@@ -305,6 +292,11 @@ class Fingerprinter:
     def find_source(self, obj: object) -> Source | None:
         """Find what an object reads from, if it is a source; remembered like everything else of the pass.
 
+        Returns
+        -------
+        Source or None
+            None for what is no source.
+
         Raises
         ------
         UncacheableError
@@ -322,6 +314,10 @@ class Fingerprinter:
         """Give a plain value's identity, or None where it takes a walk."""
         leaf = self._leaves.get(type(obj))
         return None if leaf is None else leaf(obj)
+
+    def has_rule(self, kind: type) -> bool:
+        """Whether a type's values have a rule, this package's or the user's, besides being taken apart."""
+        return has_rule(kind)
 
     def home(self, module: str | None) -> Home:
         """Find where a module comes from."""
@@ -361,7 +357,7 @@ class Fingerprinter:
                 self._refuse(unit)
         rule = self._rules.get(type(obj))
         if rule is None:
-            rule = self._rules[type(obj)] = _find_rule(type(obj))
+            rule = self._rules[type(obj)] = rule_of(type(obj))
         try:
             return rule(self, obj)
         except UncacheableError:
@@ -381,47 +377,14 @@ class Fingerprinter:
         if callable(obj) and isinstance(getattr(obj, "__qualname__", None), str):
             unit = unit_of(self, obj)
             if unit is not None:
-                self.code_units[unit] = digest
+                self.code_units[unit] = self._unit(obj, digest)
 
-
-def _find_rule(kind: type) -> Handler:
-    """Find the rule for a type's values: the user's own come first, those for what is unknown last."""
-    for base in kind.__mro__:
-        function = _by_type.get(base) or _by_name.get(f"{base.__module__}.{base.__qualname__}")
-        if function is not None:
-            return _stand_in(function)
-    if hasattr(kind, "__daskcache_fingerprint__"):
-        return _stand_in(lambda obj: obj.__daskcache_fingerprint__())
-    if hasattr(kind, "__daskcache_region__"):
-        return lambda fp, obj: obj.__daskcache_region__((), fp)
-    rule = find_rule(kind)
-    if rule is not None:
-        return rule
-    if issubclass(kind, type):
-        return class_node
-    if issubclass(kind, enum.Enum):
-        return enum_member
-    if hasattr(kind, "__dask_graph__"):
-        return _dask_collection
-    if hasattr(kind, "__next__") or hasattr(kind, "__await__"):
-        return one_shot
-    return instance_node
-
-
-def _stand_in(function: Callable[[Any], object]) -> Handler:
-    def rule(fp: Fingerprinter, obj: Any) -> Node:
-        return Node(
-            (type(obj), function(obj)),
-            lambda parts: fp.combine(b"registered", parts),
-            ("type", "what counts"),
-        )
-
-    return rule
-
-
-def _dask_collection(fp: Fingerprinter, obj: Any) -> bytes | Node:
-    if obj.__dask_graph__() is None:
-        return instance_node(fp, obj)
-    if fp.dask_collection is None:
-        raise UncacheableError(f"a dask collection ({type(obj)}) inside an object; pass it as an argument")
-    return fp.dask_collection(obj)
+    def _unit(self, obj: object, digest: bytes) -> bytes:
+        """Give the digest of code under which other processes know it: there is no file in it."""
+        if not self.files or self.is_of_code:
+            return digest
+        if self._of_code is None:
+            self._of_code = Fingerprinter(
+                salt=self.digester.salt, code_versions=self.code_versions, is_of_code=True
+            )
+        return self._of_code.fingerprint_reading(obj)

@@ -53,6 +53,10 @@ class Survey:
         self._contents: dict[tuple[int, str], bytes] = {}
         self._digests: dict[Found, bytes] = {}
         self._sums: dict[str, int] = {}
+        self.objects: dict[str, dict[str, bytes]] = {}
+        """What was seen of each source: the digests of its objects, by their keys."""
+        self.files: dict[Any, Any] = {}
+        """What was seen of files that tasks open by their paths."""
         self.traced: dict[int, tuple[Any, Traced | None]] = {}
         """What was found, by the identity of the object, which is kept alive so that its identity stays its own."""
 
@@ -165,6 +169,7 @@ class Origin(ABC):
         # Content too is looked at before it is read, so that a later change shows.
         found = place.refer(keys) if survey.is_blind else place.look(keys, directory, total)
         objects = [survey.digest_object(place, key, one) for key, one in zip(keys, found, strict=True)]
+        survey.objects.setdefault(self.describe(), {}).update(zip(keys, objects, strict=True))
         recorded = source.traced.recorded
         fresh = [digest for digest in objects if digest not in recorded]
         if fresh:
@@ -339,6 +344,14 @@ class Source:
     def describe(self) -> str:
         """Name the source, without credentials and query."""
         return self.trace.origin.describe()
+
+    def objects(self, index: Any = ()) -> dict[str, bytes]:
+        """Give the digests of the objects that hold a region, by key, as this pass has seen them."""
+        if isinstance(self.trace.origin, MemoryOrigin):
+            return {}
+        _, keys, _, _ = self.trace.origin.objects(self._take(index))
+        seen = self.survey.objects.get(self.describe(), {})
+        return {key: seen[key] for key in keys if key in seen}
 
     def refresh(self) -> None:
         """Let go of file handles that may show the source as it was."""

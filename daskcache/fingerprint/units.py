@@ -69,7 +69,9 @@ def _digest(obj: object, salt: str, code_versions: CodeVersions) -> bytes | None
     if obj is _Nothing:
         return None
     try:
-        return Fingerprinter(salt=salt, code_versions=code_versions).fingerprint(obj)
+        # Code is the same whatever the files are that it reads.
+        twin = Fingerprinter(salt=salt, code_versions=code_versions, is_of_code=True)
+        return twin.fingerprint_reading(obj)
     except UncacheableError:
         return None
 

@@ -239,6 +239,31 @@ class GraphTokens:
             return self.literal(node.target) if node.target != key else MISSING
         return MISSING if isinstance(node, GraphNode) else node
 
+    def task(self, key: Key) -> tuple[Scope, Any]:
+        """Give the task or value that a key stands for.
+
+        Parameters
+        ----------
+        key : Hashable
+            A key of the graph.
+
+        Returns
+        -------
+        scope : Scope
+            In which its references are to be read.
+        node : object
+            A ``GraphNode``, or a plain value; of a blockwise layer its task, with placeholders.
+
+        Raises
+        ------
+        KeyError
+            The graph has no such key.
+        """
+        layer = self._layer(key)
+        if layer is not None:
+            return layer.scope(key[1:], self._scope), layer.task
+        return self._scope, self.node(key)
+
     def loaded(self, key: Key) -> Any:
         """Give what a task reads whole, where it does nothing but read.
 
@@ -299,16 +324,20 @@ class GraphTokens:
             layer = self._layer(key)
             if layer is not None:
                 return layer.token(key[1:], self._scope)
-            if key not in self._nodes:
+            node = self.node(key) if key in self._nodes else None
+            # dask reads a future in a graph as an alias of its own key.
+            if node is None or (isinstance(node, GraphNode) and key in node.dependencies):
                 raise UncacheableError(
                     f"the graph refers to {key!r}, which it does not hold (a future, or data kept on a cluster): "
                     "how it was computed is not known"
                 )
-            return self._scope.token(self.node(key))
+            return self._scope.token(node)
         except FromDependencyError as error:
             return error.reason
         except UncacheableError as error:
             return error
+        except RecursionError:
+            return UncacheableError("its arguments nest too deeply, or the graph goes round in a circle")
 
     def note_read(self, array: Any, index: Any) -> None:
         """Remember that a region of a source was looked at.

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import functools
-import operator
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from types import FunctionType
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
-import dask.array.chunk
 import numpy as np
 from dask.utils import funcname
 
 from daskcache.dask_internals import (
-    EFFECTS,
     GETTERS,
     Alias,
     DataNode,
@@ -34,15 +30,35 @@ from daskcache.dask_internals import (
 )
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
-from daskcache.fingerprint.files import Seen, is_any_declared, see_file
+from daskcache.fingerprint.declared_files import is_any_declared
+from daskcache.fingerprint.files import Seen, see_file
 from daskcache.fingerprint.readers import digest_argument, files_in, name_files, reads_of
+from daskcache.tokens.rules import (
+    READERS,
+    RULED,
+    count_arguments,
+    encode_name,
+    is_basic,
+    is_one_of,
+    is_transparent,
+    is_unknown_array,
+    refuse_effects,
+    rename_subscripts,
+)
 
-__all__ = ["MISSING", "FromDependencyError", "Literal", "Scope", "TokenSource"]
+__all__ = [
+    "MISSING",
+    "READERS",
+    "FromDependencyError",
+    "Literal",
+    "Scope",
+    "TokenSource",
+    "is_composed",
+    "is_transparent",
+]
 
 MISSING = object()
 _CONTAINERS = {list: b"list", tuple: b"tuple", set: b"set", frozenset: b"frozenset"}
-_READERS = (*GETTERS, operator.getitem, dask.array.chunk.getitem)
-_RULED = (*_READERS, identity_cast, pass_extra_kwargs, chunk_einsum)
 
 
 class TokenSource(Protocol):
@@ -213,11 +229,11 @@ class Scope:
         known = self.tokens.ordinary.get(id(task.func))
         if known is None:
             return None
-        parts: list[bytes | Key] = [_count(task.args), known[1]]
+        parts: list[bytes | Key] = [count_arguments(task.args), known[1]]
         named = [(name, task.kwargs[name]) for name in sorted(task.kwargs)]
         for name, arg in [*((None, arg) for arg in task.args), *named]:
             if name is not None:
-                parts.append(_encode_name(name))
+                parts.append(encode_name(name))
             if isinstance(arg, TaskRef):
                 parts.append(arg.key)
             elif isinstance(arg, GraphNode) and arg.dependencies:
@@ -233,9 +249,9 @@ class Scope:
             return self._call(task, known[1])
         if func is execute_subgraph:
             return self._subgraph(task)
-        if _is_transparent(func):
+        if is_transparent(func):
             return self.token(task.args[0])
-        if _is_one_of(func, _READERS):
+        if is_one_of(func, READERS):
             region = self._region(task)
             if region is not None:
                 return region
@@ -251,7 +267,7 @@ class Scope:
                 return trimmed
         reads = reads_of(func)
         try:
-            _refuse_effects(func)
+            refuse_effects(func)
             if reads.takes_files or is_any_declared():
                 given = self._read_files(task)
                 if given is not None:
@@ -261,13 +277,13 @@ class Scope:
             function = self.tokens.fingerprinter.function(func)
         except UncacheableError as error:
             raise error.within("function").within(f"task {funcname(func)!r}") from None
-        if not _is_one_of(func, _RULED) and not reads.takes_files:
+        if not is_one_of(func, RULED) and not reads.takes_files:
             self.tokens.ordinary[id(func)] = func, function
         return self._call(task, function)
 
     def _call(self, task: Task, function: bytes) -> bytes:
         args, kwargs = task.args, task.kwargs
-        parts = [_count(args), function]
+        parts = [count_arguments(args), function]
         name = ""
         try:
             for arg in args:
@@ -275,8 +291,8 @@ class Scope:
             for name in sorted(kwargs):
                 value = kwargs[name]
                 if name == "subscripts" and task.func is chunk_einsum:
-                    value = _rename_subscripts(value)
-                parts += (_encode_name(name), self.token(value))
+                    value = rename_subscripts(value)
+                parts += (encode_name(name), self.token(value))
         except UncacheableError as error:
             where = name or f"argument {len(parts) - 1}"
             raise error.within(where).within(f"task {funcname(task.func)!r}") from None
@@ -295,7 +311,7 @@ class Scope:
             self.tokens.note_file(see_file(fingerprinter, file)[1])
         values, named = name_files(task.func, values, named)
         # What the function opens is known, and counts with the arguments.
-        parts = [_count(task.args), fingerprinter.fingerprint_reading(task.func)]
+        parts = [count_arguments(task.args), fingerprinter.fingerprint_reading(task.func)]
         for arg, value in zip(task.args, values, strict=True):
             parts.append(self.token(arg) if value is MISSING else digest_argument(fingerprinter, value))
         for name in sorted(named):
@@ -303,7 +319,7 @@ class Scope:
             given = (
                 self.token(task.kwargs[name]) if value is MISSING else digest_argument(fingerprinter, value)
             )
-            parts += (_encode_name(name), given)
+            parts += (encode_name(name), given)
         return fingerprinter.combine(b"task", parts)
 
     def _values_within(self, node: Any) -> Iterator[Any]:
@@ -318,31 +334,60 @@ class Scope:
     def _subgraph(self, task: Task) -> bytes:
         inner, outkey, inkeys, *values = task.args
         scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner, self._digests)
-        for key, node in inner.items():
-            # In the order of the dictionary, which is the order of a fused chain, so that no recursion is deep.
-            if scope.literal(node) is MISSING:
+        # By a stack: a fused chain may be longer than Python lets functions call each other.
+        stack = [outkey]
+        while stack:
+            key = stack[-1]
+            waiting = [] if key in scope._done else scope._waiting(key)
+            if waiting:
+                stack.extend(waiting)
+                continue
+            stack.pop()
+            if key in inner and (key == outkey or scope.literal(inner[key]) is MISSING):
                 scope.look(key)
         return scope.look(outkey)
+
+    def _waiting(self, key: Key) -> list[Key]:
+        """List what has to be known of a fused subgraph before one of its tasks."""
+        node = self._inner.get(key)
+        if not isinstance(node, GraphNode):
+            return []
+        return [
+            dep
+            for dep in node.dependencies
+            if dep in self._inner and dep not in self._done and self.literal(self._inner[dep]) is MISSING
+        ]
 
     def _region(self, task: Task) -> bytes | None:
         """Look through a reference to a source or an array: the token is that of the region."""
         if len(task.args) < 2 or task.kwargs:
             return None
         array, index = self.literal(task.args[0]), self.literal(task.args[1])
-        if array is MISSING or not _is_basic(index):
+        if array is MISSING or not is_basic(index):
             return None
         fingerprinter = self.tokens.fingerprinter
         try:
             region = fingerprinter.source_region(array, index)
         except UncacheableError as error:
             raise error.within(f"read of {type(array).__name__}") from None
-        if region is None or (isinstance(array, np.ndarray) and not isinstance(array, np.memmap)):
-            return region
+        is_getter = is_one_of(task.func, GETTERS)
+        # Whether an array comes out whatever indexing gives.
+        is_plain = is_getter and (len(task.args) < 3 or self.literal(task.args[2]) is True)
+        if region is None:
+            if is_getter and is_unknown_array(array, fingerprinter):
+                raise UncacheableError(
+                    f"reads from {type(array).__module__}.{type(array).__qualname__}, of which it is not known "
+                    "whether it shows that its data change; load it first, or say what counts of it with "
+                    "daskcache.fingerprint.register"
+                )
+            return None
+        if isinstance(array, np.ndarray) and not isinstance(array, np.memmap):
+            is_scalar = is_plain and not isinstance(array[index], np.ndarray)
+            return fingerprinter.combine(b"0-d", [region]) if is_scalar else region
         if hasattr(array, "__daskcache_region__"):
             # A stored block is no wrapper: it gives the same values with asarray and without.
             return region
         self.tokens.note_read(array, index)
-        is_plain = task.func in GETTERS and (len(task.args) < 3 or self.literal(task.args[2]))
         return region if is_plain else fingerprinter.combine(b"raw", [region])
 
     def _trim(self, task: Task) -> bytes | None:
@@ -385,9 +430,9 @@ class Scope:
             inner, outkey, inkeys, *values = node.args
             scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner)
             return scope.function(TaskRef(outkey))
-        if _is_transparent(node.func):
+        if is_transparent(node.func):
             return self.function(node.args[0])
-        if _is_one_of(node.func, _READERS) and self._region(node) is not None:
+        if is_one_of(node.func, READERS) and self._region(node) is not None:
             return self._function_of_data()
         # It has a token, so what it reads is known.
         return self.tokens.fingerprinter.fingerprint_reading(node.func)
@@ -402,62 +447,3 @@ class Scope:
 
     def _function_of_data(self) -> bytes:
         return self.tokens.fingerprinter.combine(b"data", [])
-
-
-def _count(args: Sequence[Any]) -> bytes:
-    return len(args).to_bytes(4, "big")
-
-
-def _encode_name(name: str) -> bytes:
-    return name.encode("utf-8", "surrogatepass")
-
-
-def _is_one_of(func: Any, functions: Iterable[Any]) -> bool:
-    """Whether a function is one of some; by identity, because a callable may say of itself that it equals any."""
-    return any(func is other for other in functions)
-
-
-def _is_transparent(func: Any) -> bool:
-    """Whether a function of this package passes a block on.
-
-    Only plain functions of the package itself: an object may have every attribute that it is asked for, and
-    ``functools.wraps`` copies attributes on to functions that do more.
-    """
-    return (
-        isinstance(func, FunctionType)
-        and func.__dict__.get("__daskcache_transparent__") is True
-        and str(func.__globals__.get("__name__")).startswith("daskcache.")
-    )
-
-
-def _refuse_effects(func: Any) -> None:
-    """Raise for what is run for what it does, however it is wrapped."""
-    if _is_one_of(func, EFFECTS):
-        raise UncacheableError(
-            f"{funcname(func)} is run for its effect, which a stored result would not have"
-        )
-    if isinstance(func, functools.partial):
-        _refuse_effects(func.func)
-    for step in (getattr(func, "first", None), *getattr(func, "funcs", ())) if _is_composed(func) else ():
-        _refuse_effects(step)
-
-
-def _is_composed(func: Any) -> bool:
-    return type(func).__name__ == "Compose" and type(func).__module__.partition(".")[0] in (
-        "toolz",
-        "cytoolz",
-    )
-
-
-def _rename_subscripts(subscripts: Any) -> Any:
-    """Name the indices of an einsum in the order in which they come: dask draws letters for ``...`` from a set."""
-    if not isinstance(subscripts, str) or "->" not in subscripts:
-        return subscripts
-    letters = dict.fromkeys(letter for letter in subscripts if letter.isalpha())
-    return subscripts.translate({ord(letter): 0x100 + number for number, letter in enumerate(letters)})
-
-
-def _is_basic(index: Any) -> bool:
-    if not isinstance(index, tuple):
-        index = (index,)
-    return all(isinstance(i, slice | int | np.integer) or i is Ellipsis for i in index)

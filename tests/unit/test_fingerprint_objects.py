@@ -511,10 +511,10 @@ def test_the_protocol_counts_with_the_type() -> None:
 
 
 def test_registered_types(monkeypatch: pytest.MonkeyPatch) -> None:
-    from daskcache.fingerprint import objects
+    from daskcache.fingerprint import rules
 
-    monkeypatch.setattr(objects, "_by_type", {})
-    monkeypatch.setattr(objects, "_by_name", {})
+    monkeypatch.setattr(rules, "_by_type", {})
+    monkeypatch.setattr(rules, "_by_name", {})
 
     class Handle:
         def __init__(self, name: str) -> None:
