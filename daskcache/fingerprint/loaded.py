@@ -72,7 +72,9 @@ class LoadedCode:
         snapshot = _take_snapshot()
         known = _last.get((salt, code_versions))
         if known is None or not _is_same(known[0], snapshot):
-            marks = _mark_all(snapshot, _CodeFingerprinter(salt=salt, code_versions=code_versions))
+            marks = _mark_all(
+                snapshot, _CodeFingerprinter(salt=salt, code_versions=code_versions, is_of_code=True)
+            )
             known = _last[salt, code_versions] = snapshot, marks
         return cls(known[1])
 
@@ -163,7 +165,7 @@ def _mark_all(snapshot: _Snapshot, fingerprinter: Fingerprinter) -> bytes:
             if (name.startswith("__") and name.endswith("__")) or not _is_worth_a_look(fingerprinter, value):
                 continue
             try:
-                units[module, name] = fingerprinter.fingerprint(value)
+                units[module, name] = fingerprinter.fingerprint_reading(value)
             except UncacheableError:
                 continue
     # Methods, and the functions that it found by itself, under the names that they give themselves.
