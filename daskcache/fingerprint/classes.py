@@ -48,6 +48,8 @@ _NOT_OF_THE_BODY = frozenset(
         "__classdictcell__",
     ]
 )
+# Py_TPFLAGS_HEAPTYPE and Py_TPFLAGS_IMMUTABLETYPE
+_HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 _OF_PYTHON = frozenset({"builtins", "abc", "enum", "typing", "types"})
 
 
@@ -58,7 +60,7 @@ def class_node(fp: Fingerprinter, obj: type) -> bytes | Node:
         return declared_node(fp, obj, declaration.value, declaration.is_whole)
     module, name = obj.__module__, obj.__qualname__
     is_users = fp.home(module).kind == "user"
-    if not is_users and (resolves(module, name, obj) or "<" not in name):
+    if not is_users and (resolves(module, name, obj) or not ("<" in name or _is_made_at_run_time(obj))):
         return fp.digester.digest(b"class", fp.home_digest(module), module.encode(), name.encode())
     if isinstance(obj, enum.EnumMeta):
         return _enum_class(fp, obj)
@@ -83,6 +85,11 @@ def class_node(fp: Fingerprinter, obj: type) -> bytes | Node:
         )
 
     return Node(children, combine, [f"class {name_of(obj)} → {label}" for label in names])
+
+
+def _is_made_at_run_time(obj: type) -> bool:
+    """Whether a class that is not found under its name has a body: ``types.new_class`` says it were of ``types``."""
+    return bool(obj.__flags__ & _HEAP_TYPE) and not obj.__flags__ & _IMMUTABLE_TYPE
 
 
 def name_of(obj: type) -> str:

@@ -39,6 +39,7 @@ from daskcache.tokens.rules import (
     count_arguments,
     encode_name,
     is_basic,
+    is_composed,
     is_one_of,
     is_transparent,
     is_unknown_array,
@@ -46,16 +47,7 @@ from daskcache.tokens.rules import (
     rename_subscripts,
 )
 
-__all__ = [
-    "MISSING",
-    "READERS",
-    "FromDependencyError",
-    "Literal",
-    "Scope",
-    "TokenSource",
-    "is_composed",
-    "is_transparent",
-]
+__all__ = ["MISSING", "FromDependencyError", "Literal", "Scope", "TokenSource"]
 
 MISSING = object()
 _CONTAINERS = {list: b"list", tuple: b"tuple", set: b"set", frozenset: b"frozenset"}

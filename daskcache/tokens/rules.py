@@ -1,0 +1,133 @@
+"""What a task's function and index are: those that a token treats by a rule of their own."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable, Sequence
+from types import FunctionType
+from typing import Any
+
+import dask.array.chunk
+import numpy as np
+from dask.utils import funcname
+
+from daskcache.dask_internals import EFFECTS, GETTERS, chunk_einsum, identity_cast, pass_extra_kwargs
+from daskcache.errors import UncacheableError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.instances import instance_node
+from daskcache.fingerprint.rules import rule_of
+
+__all__ = [
+    "READERS",
+    "RULED",
+    "count_arguments",
+    "encode_name",
+    "is_basic",
+    "is_composed",
+    "is_one_of",
+    "is_transparent",
+    "is_unknown_array",
+    "refuse_effects",
+    "rename_subscripts",
+]
+
+READERS = (*GETTERS, operator.getitem, dask.array.chunk.getitem)
+"""Functions that take a region of their first argument."""
+
+RULED = (*READERS, identity_cast, pass_extra_kwargs, chunk_einsum)
+"""Functions of which a token may count something else than all arguments."""
+
+# Arrays of theirs lie in memory; what others call an array may be a file that is read when it is indexed.
+_IN_MEMORY = frozenset(
+    [
+        "numpy",
+        "pandas",
+        "xarray",
+        "dask",
+        "sparse",
+        "scipy",
+        "cupy",
+        "torch",
+        "jax",
+        "jaxlib",
+        "pyarrow",
+        "pint",
+    ]
+)
+
+
+def count_arguments(args: Sequence[Any]) -> bytes:
+    """Encode how many arguments are given by position."""
+    return len(args).to_bytes(4, "big")
+
+
+def encode_name(name: str) -> bytes:
+    """Encode an argument's name."""
+    return name.encode("utf-8", "surrogatepass")
+
+
+def is_one_of(func: Any, functions: Iterable[Any]) -> bool:
+    """Whether a function is one of some; by identity, because a callable may say of itself that it equals any."""
+    return any(func is other for other in functions)
+
+
+def is_transparent(func: Any) -> bool:
+    """Whether a function of this package passes a block on.
+
+    Only plain functions of the package itself: an object may have every attribute that it is asked for, and
+    ``functools.wraps`` copies attributes on to functions that do more.
+    """
+    return (
+        isinstance(func, FunctionType)
+        and func.__dict__.get("__daskcache_transparent__") is True
+        and str(func.__globals__.get("__name__")).startswith("daskcache.")
+    )
+
+
+def refuse_effects(func: Any) -> None:
+    """Raise for what is run for what it does, however it is wrapped."""
+    if is_one_of(func, EFFECTS):
+        raise UncacheableError(
+            f"{funcname(func)} is run for its effect, which a stored result would not have"
+        )
+    if isinstance(func, functools.partial):
+        refuse_effects(func.func)
+    for step in (getattr(func, "first", None), *getattr(func, "funcs", ())) if is_composed(func) else ():
+        refuse_effects(step)
+
+
+def is_composed(func: Any) -> bool:
+    """Whether a function is toolz' composition of others."""
+    return type(func).__name__ == "Compose" and type(func).__module__.partition(".")[0] in (
+        "toolz",
+        "cytoolz",
+    )
+
+
+def rename_subscripts(subscripts: Any) -> Any:
+    """Name the indices of an einsum in the order in which they come: dask draws letters for ``...`` from a set."""
+    if not isinstance(subscripts, str) or "->" not in subscripts:
+        return subscripts
+    letters = dict.fromkeys(letter for letter in subscripts if letter.isalpha())
+    return subscripts.translate({ord(letter): 0x100 + number for number, letter in enumerate(letters)})
+
+
+def is_unknown_array(value: object, fingerprinter: Fingerprinter) -> bool:
+    """Whether something that is read region by region may be a file's, of which nobody says whether it has changed.
+
+    The user's own classes are not: what their methods read is seen.
+    """
+    kind = type(value)
+    if isinstance(value, np.ndarray) or kind.__module__.partition(".")[0] in _IN_MEMORY:
+        return False
+    if not all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__")):
+        return False
+    return fingerprinter.home(kind.__module__).kind != "user" and rule_of(kind) is instance_node
+
+
+def is_basic(index: Any) -> bool:
+    """Whether an index takes slices and positions only."""
+    if not isinstance(index, tuple):
+        index = (index,)
+    return all(isinstance(i, slice | int | np.integer) or i is Ellipsis for i in index)
