@@ -15,6 +15,7 @@ from typing import Any
 
 import dask.array.optimization
 import dask.base
+import dask.config
 import dask.threaded
 import numpy as np
 from dask.diagnostics.progress import ProgressBar
@@ -213,7 +214,8 @@ class _Persist:
         layers = {**graph.layers, prefix: MaterializedLayer(tasks)}
         dependencies = {**graph.dependencies, prefix: set(graph.layers)}
         with self._progress():
-            ((manifest, receipts),) = dask.base.compute(_Job(HighLevelGraph(layers, dependencies), last))
+            job = _Job(HighLevelGraph(layers, dependencies), last)
+            ((manifest, receipts),) = dask.base.compute(job, scheduler=_scheduler())
         return manifest, receipts
 
     def _publication(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Publication:
@@ -359,6 +361,15 @@ class _Job:
 
     __dask_optimize__ = staticmethod(dask.array.optimization.optimize)
     __dask_scheduler__ = staticmethod(dask.threaded.get)
+
+
+def _scheduler() -> Any:
+    """Name the scheduler where there can be only one, None where dask has to look.
+
+    dask imports all of distributed to look for a client, which takes a second. Nobody has one who has not imported it.
+    """
+    configured = dask.config.get("scheduler", None) or dask.config.get("pool", None)
+    return None if configured or "distributed" in sys.modules else dask.threaded.get
 
 
 def _first(results: Sequence[Any]) -> Any:
