@@ -15,6 +15,7 @@ from dask.utils import funcname
 from daskcache.dask_internals import EFFECTS, GETTERS, chunk_einsum, identity_cast, pass_extra_kwargs
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.impure import find_call_impurity, find_impurity
 from daskcache.fingerprint.instances import instance_node
 from daskcache.fingerprint.rules import rule_of
 
@@ -29,6 +30,7 @@ __all__ = [
     "is_transparent",
     "is_unknown_array",
     "refuse_effects",
+    "refuse_impure",
     "rename_subscripts",
 ]
 
@@ -95,6 +97,13 @@ def refuse_effects(func: Any) -> None:
         refuse_effects(func.func)
     for step in (getattr(func, "first", None), *getattr(func, "funcs", ())) if is_composed(func) else ():
         refuse_effects(step)
+
+
+def refuse_impure(func: Any, call: str = "") -> None:
+    """Raise for what gives another result at another time, where ``call`` says how it is called."""
+    why = find_call_impurity(func) or (find_impurity(func, (), call) if call else None)
+    if why is not None:
+        raise UncacheableError(why)
 
 
 def is_composed(func: Any) -> bool:

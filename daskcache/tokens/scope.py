@@ -39,11 +39,11 @@ from daskcache.tokens.rules import (
     count_arguments,
     encode_name,
     is_basic,
-    is_composed,
     is_one_of,
     is_transparent,
     is_unknown_array,
     refuse_effects,
+    refuse_impure,
     rename_subscripts,
 )
 
@@ -165,7 +165,7 @@ class Scope:
             return self.look(node.key)
         if isinstance(node, Literal):
             if node.digest is None:
-                node.digest = self.tokens.fingerprinter.fingerprint(node.value)
+                node.digest = self._value(node.value)
             return node.digest
         if not isinstance(node, GraphNode):
             return self._fingerprint(node)
@@ -176,18 +176,24 @@ class Scope:
         if isinstance(node, Alias):
             return self.look(node.target)
         if isinstance(node, DataNode):
-            return self.tokens.fingerprinter.fingerprint(node.value)
+            return self._value(node.value)
         raise UncacheableError(
             f"{type(node).__name__} is a kind of graph node that daskcache does not know; update daskcache"
         )
 
     def _fingerprint(self, value: object) -> bytes:
         if self._digests is None:
-            return self.tokens.fingerprinter.fingerprint(value)
+            return self._value(value)
         digest = self._digests.get(id(value))
         if digest is None:
-            digest = self._digests[id(value)] = self.tokens.fingerprinter.fingerprint(value)
+            digest = self._digests[id(value)] = self._value(value)
         return digest
+
+    def _value(self, value: object) -> bytes:
+        if callable(value):
+            # Whoever is given a reader, or a clock, is going to call it.
+            refuse_impure(value)
+        return self.tokens.fingerprinter.fingerprint(value)
 
     def _container(self, kind: type, args: Iterable[Any]) -> bytes:
         combine = self.tokens.fingerprinter.combine
@@ -236,6 +242,8 @@ class Scope:
 
     def _task(self, task: Task) -> bytes:
         func = task.func
+        if not task.args and not task.kwargs:
+            refuse_impure(func, "()")
         known = self.tokens.ordinary.get(id(func))
         if known is not None:
             return self._call(task, known[1])
