@@ -224,6 +224,9 @@ def _to_raw(block: np.ndarray[Any, Any], spec: ChunkSpec) -> np.ndarray[Any, Any
 
 
 def _to_strings(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    if block.dtype.kind == "U":
+        # NumPy before 2.5.3 cannot cast from foreign byte order.
+        block = block.astype(block.dtype.newbyteorder("="), copy=False)
     try:
         return block.astype(np.dtypes.StringDType(coerce=False)).astype("T")
     except (ValueError, TypeError) as error:
@@ -235,7 +238,7 @@ def _to_strings(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _from_raw(raw: np.ndarray[Any, Any], spec: ChunkSpec, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if spec.dtype == STRING:
-        return raw if raw.dtype == dtype else raw.astype(dtype)
+        return raw if raw.dtype == dtype else raw.astype(dtype.newbyteorder("=")).astype(dtype, copy=False)
     values: np.ndarray[Any, Any] = raw.view(dtype)
     return values[..., 0] if dtype.kind == "S" else values
 
