@@ -19,7 +19,7 @@ from daskcache.errors import UncacheableError
 __all__ = ["Found", "LocalPlace", "MemoryPlace", "Place", "Stamp", "clean_url", "hash_bytes"]
 
 Stamp = tuple[Any, ...]
-"""Size in bytes, and the ETag or the pair of mtime_ns and inode."""
+"""Size in bytes, and the ETag or the triple of mtime_ns, inode and ctime_ns."""
 
 # From how many single looks into one directory on its names are listed: below, the looks are cheaper.
 _LISTING_AFTER = 64
@@ -241,4 +241,5 @@ def hash_bytes(pieces: Iterator[bytes]) -> bytes:
 def _local_stamp(status: os.stat_result) -> Stamp | None:
     if stat.S_ISDIR(status.st_mode):
         return None
-    return status.st_size, (status.st_mtime_ns, status.st_ino)
+    # What rewrites a file in place may put its time back, as some copying tools do, but never that of its inode.
+    return status.st_size, (status.st_mtime_ns, status.st_ino, status.st_ctime_ns)

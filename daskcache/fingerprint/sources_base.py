@@ -333,7 +333,7 @@ class Source:
         Returns
         -------
         dict of str to tuple or None
-            By absolute path or URL: the size and the ETag, or the size and the pair of mtime_ns and inode. None
+            By absolute path or URL: the size and the ETag, or the size and mtime_ns, inode and ctime_ns. None
             where there is no object. Empty under the modes that do not look at objects.
         """
         if self.survey.is_blind or isinstance(self.trace.origin, MemoryOrigin):
