@@ -23,13 +23,11 @@ from daskcache.graph import keys_of
 from daskcache.tokens import GraphTokens
 
 FUNCTIONS: list[Callable[..., Any]] = [
-    np.add, np.subtract, np.multiply, np.maximum, lambda a, b: a + 2 * b, lambda a, b: a + 3 * b,
+    np.add, np.arctan2, np.multiply, np.maximum, lambda a, b: a + 2 * b, lambda a, b: a + 3 * b,
 ]  # fmt: skip
 REDUCTIONS: list[Callable[..., Any]] = [
-    sum,
-    lambda parts: parts[0] - parts[-1],
-    functools.partial(np.sum, axis=0),
-]
+    sum, lambda parts: np.arctan2(parts[0], parts[-1]), functools.partial(sum, start=1), functools.partial(sum, start=2),
+]  # fmt: skip
 VALUES = [1, 2, 1.0, np.float32(1), np.array([1, 2]), np.array([1.0, 2.0]), np.array([2, 1]), True, -0.0, 0.0]
 
 
