@@ -425,27 +425,39 @@ class PackedBlocks:
         A variable with tokens.
     """
 
-    __slots__ = ("_grid", "_root", "_variable")
+    __slots__ = ("_dtype", "_encoded_dtype", "_grid", "_numblocks", "_root", "_spec", "_variable")
 
     def __init__(self, root: str, variable: StoredVariable) -> None:
         self._root = root
         self._variable = variable
+        # What does not change from block to block, because it is asked for 100,000 times.
         self._grid = variable.grid
+        self._numblocks = variable.numblocks
+        self._encoded_dtype = variable.encoded_dtype
+        # Objects are made when all blocks are there.
+        self._dtype = variable.dtype if variable.dtype.kind != "O" else self._encoded_dtype
+        is_alike = self._grid.kind == "regular" and variable.nblocks > 0
+        self._spec = self._spec_of((0,) * len(self._numblocks)) if is_alike else None
 
     def __call__(self, index: tuple[int, ...]) -> StoredBlock:
         """Give the block of an index."""
         variable = self._variable
-        number = int(np.ravel_multi_index(index, variable.numblocks)) if index else 0
+        number = 0
+        for place, count in zip(index, self._numblocks, strict=True):
+            number = number * count + place
         return StoredBlock(
             root=self._root,
             group=f"{variable.groups[number]:04x}",
             token=variable.tokens[number].tobytes(),
-            spec=self._grid.spec(index, variable.encoded_dtype, variable.codecs, variable.inner_shape),
+            spec=self._spec or self._spec_of(index),
             shape=self._grid.block_shape(index),
-            # Objects are made when all blocks are there.
-            dtype=variable.dtype if variable.dtype.kind != "O" else variable.encoded_dtype,
+            dtype=self._dtype,
             size_bytes=int(variable.sizes[number]),
         )
+
+    def _spec_of(self, index: tuple[int, ...]) -> ChunkSpec:
+        variable = self._variable
+        return self._grid.spec(index, self._encoded_dtype, variable.codecs, variable.inner_shape)
 
     def __iter__(self) -> Iterator[StoredBlock]:
         return map(self, self._grid.indices())

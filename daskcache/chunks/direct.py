@@ -7,8 +7,10 @@ comes out are the same bytes, which a test holds against Zarr's own. Shards and 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Buffer
-from functools import lru_cache
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 from typing import Any
 
 import google_crc32c
@@ -24,6 +26,8 @@ CHECKSUM_BYTES = 4
 
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _BLOSC_HEADER_BYTES = 16
+_HANDOVER_BYTES = 256 * 1024
+_MAX_THREADS = 64
 
 
 def is_plain(spec: ChunkSpec) -> bool:
@@ -68,6 +72,13 @@ def pack(raw: np.ndarray[Any, Any], spec: ChunkSpec) -> memoryview:
     >>> unpack(pack(np.arange(2, dtype="u2"), spec), spec, (2,), np.dtype("u2"), (slice(1, 2),))
     array([1], dtype=uint16)
     """
+    nbytes = math.prod(_full_shape(spec, raw.shape)) * raw.dtype.itemsize
+    if nbytes < _HANDOVER_BYTES:
+        return _pack(raw, spec)
+    return _threads().submit(_pack, raw, spec).result()
+
+
+def _pack(raw: np.ndarray[Any, Any], spec: ChunkSpec) -> memoryview:
     full = _full_shape(spec, raw.shape)
     if raw.shape == full:
         words = np.ascontiguousarray(raw)
@@ -77,6 +88,18 @@ def pack(raw: np.ndarray[Any, Any], spec: ChunkSpec) -> memoryview:
     compressor = _compressor(spec)
     body = words.data.cast("B") if compressor is None else compressor.encode(words)
     return memoryview(b"".join((body, _checksum(body))))
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    # As many as there are callers, who wait. Buffers that a thread of the scheduler's allocates among its blocks go
+    # back to the system each time, and to be given them again costs as much as compressing; threads that do nothing
+    # else keep them.
+    return ThreadPoolExecutor(_MAX_THREADS, "daskcache-encode")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
 def unpack(
