@@ -62,7 +62,8 @@ def publish_checkpoints(
         block in memory, and an output that waits for the publishing.
     """
     layers, dependencies = dict(dsk.layers), {name: set(deps) for name, deps in dsk.dependencies.items()}
-    for objects in _complete(checkpoints, numblocks, targets, plan).values():
+    complete = _complete(checkpoints, numblocks, targets, plan).values()
+    for publishing, objects in enumerate(complete):
         checkpoint = checkpoints[next(iter(objects.values()))]
         settings = checkpoint.settings
         blocks = {
@@ -87,7 +88,7 @@ def publish_checkpoints(
         if output is None:
             continue
         publication = Publication(draft, settings, entry, run, np.empty((0, 2), "i8"))
-        name = f"daskcache-publish-{run}-{len(layers)}"
+        name = f"daskcache-publish-{run}-{publishing}"
         key, layer = output
         inner: Key = f"{name}-before"
         written = [

@@ -161,10 +161,11 @@ class Recovery:
 
         Raises
         ------
+        NotStoredError, StoreError
+            The error that was given: something that it is computed from lies in no graph and cannot be read either.
         SourceChangedError
             What it is computed from is not as it was when the run was planned.
         """
-        _warn(self._run, error)
         with self._lock:
             self._bad.add(block.token)
             lock = self._locks.setdefault(key, threading.Lock())
@@ -174,9 +175,14 @@ class Recovery:
                     return block[...]  # type: ignore[no-any-return]
                 except (NotStoredError, StoreError) as again:
                     logger.info("a block that was stored anew cannot be read either: %s", again)
-            value = self._compute(key)
+            try:
+                value = self._compute(key)
+            except (NotStoredError, StoreError) as again:
+                # It comes from something that was opened, of which nobody here knows how it was computed.
+                raise error from again
             value = _store_anew(value, block, self._writer)
             self._anew.add(key)
+        _warn(self._run, error)
         return value
 
     def pack(self, key: Key) -> _Packed | None:
@@ -271,9 +277,13 @@ class _Packed:
     data: bytes
 
     def recompute(self, block: StoredBlock, error: Exception) -> np.ndarray[Any, Any]:
-        _warn(self.run, error)
         graph, key, writer = cloudpickle.loads(self.data)
-        return _store_anew(_run(graph, key), block, writer)
+        try:
+            value = _run(graph, key)
+        except (NotStoredError, StoreError) as again:
+            raise error from again
+        _warn(self.run, error)
+        return _store_anew(value, block, writer)
 
     def packed(self) -> _Packed:
         return self

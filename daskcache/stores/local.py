@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Buffer
 from itertools import count
@@ -52,7 +53,7 @@ def get(path: str, byte_range: ByteRequest | None = None) -> bytes | None:
     True
     """
     try:
-        with open(path, "rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_open_regular) as file:
             if byte_range is None:
                 return file.readall()
             size = os.fstat(file.fileno()).st_size
@@ -61,6 +62,15 @@ def get(path: str, byte_range: ByteRequest | None = None) -> bytes | None:
             return _read(file.fileno(), max(end - start, 0))
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a file, but wait for nobody: a FIFO or a device in its place would block for ever."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file")
+    return descriptor
 
 
 def _bounds(byte_range: ByteRequest, size: int) -> tuple[int, int]:
