@@ -25,6 +25,10 @@ def is_ndarray(obj: object) -> bool:
     return kind.__qualname__ == "ndarray" and kind.__module__ == "numpy"
 
 
+# A generator that was given no seed draws 128 bits from the system; one in 2^32 of these is shorter.
+_LONGEST_SEED_BITS = 96
+
+
 @handles("numpy:ndarray")
 def array_node(fp: Fingerprinter, obj: Any) -> bytes | Node:
     """Digest an array's dtype, shape and bytes in C order, without a copy where they lie so."""
@@ -164,6 +168,10 @@ def _generator(fp: Fingerprinter, obj: Any) -> Node:
 
 @handles("numpy:RandomState")
 def _random_state(fp: Fingerprinter, obj: Any) -> Node:
+    seeds = getattr(getattr(obj, "_bit_generator", None), "seed_seq", None)
+    if seeds is not None:
+        # It has one where it was made without a seed, or around a generator.
+        fp.fingerprint(seeds)
     return combine_items(fp, b"RandomState", (obj.get_state(legacy=False),))
 
 
@@ -175,6 +183,11 @@ def _bit_generator(fp: Fingerprinter, obj: Any) -> Node:
 
 @handles("numpy:SeedSequence")
 def _seed_sequence(fp: Fingerprinter, obj: Any) -> Node:
+    if isinstance(obj.entropy, int) and obj.entropy >> _LONGEST_SEED_BITS:
+        raise UncacheableError(
+            "a random generator without a seed, or with one of more than 96 bits, which looks the same: seed it with "
+            "a smaller number"
+        )
     state = (obj.entropy, tuple(obj.spawn_key), obj.pool_size, obj.n_children_spawned)
     return combine_items(fp, b"SeedSequence", state)
 

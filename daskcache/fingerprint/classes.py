@@ -46,6 +46,11 @@ _NOT_OF_THE_BODY = frozenset(
         "_is_runtime_protocol",
         "__non_callable_proto_members__",
         "__classdictcell__",
+        # What pydantic compiles of the fields, the validators and the configuration, which count.
+        "__pydantic_core_schema__",
+        "__pydantic_validator__",
+        "__pydantic_serializer__",
+        "__pydantic_parent_namespace__",
     ]
 )
 # Py_TPFLAGS_HEAPTYPE and Py_TPFLAGS_IMMUTABLETYPE
@@ -71,7 +76,7 @@ def class_node(fp: Fingerprinter, obj: type) -> bytes | Node:
     for key, value in sorted(vars(obj).items()):
         if key not in _NOT_OF_THE_BODY and not _is_made_by_type(obj, key, value):
             names.append(f"attribute {key}")
-            children.append(name_sentinel(key, value))
+            children.append(name_sentinel(key, _without_hash(value)))
     if type(obj).__module__ not in _OF_PYTHON:
         # A library's metaclass, as pydantic's, may well act on annotations.
         for key, value in sorted(getattr(obj, "__annotations__", {}).items()):
@@ -90,6 +95,13 @@ def class_node(fp: Fingerprinter, obj: type) -> bytes | Node:
 def _is_made_at_run_time(obj: type) -> bool:
     """Whether a class that is not found under its name has a body: ``types.new_class`` says it were of ``types``."""
     return bool(obj.__flags__ & _HEAP_TYPE) and not obj.__flags__ & _IMMUTABLE_TYPE
+
+
+def _without_hash(value: Any) -> Any:
+    """Leave out the ``__hash__`` that attrs writes, with a number of this process in it; the fields say it all."""
+    code = getattr(value, "__code__", None)
+    is_made = value is not None and getattr(value, "__name__", None) == "__hash__" and code is not None
+    return True if is_made and code.co_filename.startswith("<attrs generated") else value
 
 
 def name_of(obj: type) -> str:

@@ -17,6 +17,7 @@ from daskcache.fingerprint import (  # noqa: F401  (importing them registers the
     declared_files,
     files,
     labelled,
+    libraries,
     plain,
     readers,
     tables,

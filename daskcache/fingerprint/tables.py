@@ -131,7 +131,15 @@ def _extension_array(fp: Fingerprinter, obj: Any) -> Node:
         return _parts(fp, b"extension", type=kind, missing=numpy.asarray(obj.isna()), values=values)
     if isinstance(kind, str) and "Arrow" in kind and hasattr(obj, "__arrow_array__"):
         return _parts(fp, b"extension", type=kind, dtype=dtype, values=obj.__arrow_array__())
+    if type(obj).__module__.partition(".")[0] != "pandas":
+        # Libraries keep more in theirs than the elements: a unit, a projection.
+        return _parts(fp, b"extension", type=type(obj), dtype=dtype, state=_state_of(obj))
     return _parts(fp, b"extension", type=kind, dtype=dtype, values=numpy.asarray(obj, dtype=object))
+
+
+def _state_of(obj: Any) -> Any:
+    """Take a library's own array or dtype apart as pickle would."""
+    return obj.__reduce_ex__(4)[1:]
 
 
 @handles_subclasses("pandas:ExtensionDtype")
@@ -149,6 +157,8 @@ def _extension_dtype(fp: Fingerprinter, obj: Any) -> Node:
         return _parts(fp, b"extension dtype", type=kind, arrow=obj.pyarrow_dtype)
     if kind == "StringDtype":
         return _parts(fp, b"extension dtype", type=kind, storage=obj.storage, missing=obj.na_value)
+    if type(obj).__module__.partition(".")[0] != "pandas":
+        return _parts(fp, b"extension dtype", type=type(obj), name=str(obj), state=_state_of(obj))
     return _parts(fp, b"extension dtype", type=kind, name=str(obj))
 
 
