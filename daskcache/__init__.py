@@ -18,6 +18,7 @@ from daskcache.errors import (
     StoreFullError,
     UncacheableError,
 )
+from daskcache.explain import explain
 from daskcache.fingerprint import fingerprint_as, source, version
 from daskcache.identity import token
 from daskcache.lazy import checkpoint
@@ -42,6 +43,7 @@ __all__ = [
     "activate",
     "checkpoint",
     "deactivate",
+    "explain",
     "fingerprint_as",
     "last_run",
     "open",

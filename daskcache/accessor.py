@@ -6,6 +6,7 @@ from typing import Any
 
 import xarray as xr
 
+from daskcache.explain import Explanation, explain
 from daskcache.identity import token
 from daskcache.lazy import checkpoint
 from daskcache.persist import persist
@@ -111,6 +112,27 @@ class CacheAccessor:
             Counts and bytes for each variable; see `daskcache.status.status`.
         """
         return status(self._obj, store=store)
+
+    def explain(
+        self, name: str | None = None, *, namespace: str | None = None, store: str | None = None
+    ) -> Explanation:
+        """Tell why blocks of the object are not stored: what changed since it was stored last.
+
+        Parameters
+        ----------
+        name : str, optional
+            The entry to compare it with; by default the one that is most like it.
+        namespace : str, optional
+            Instead of the configured one.
+        store : str, optional
+            URL or path, instead of the configured one.
+
+        Returns
+        -------
+        Explanation
+            Each cause with the number of missing blocks that depend on it; see `daskcache.explain`.
+        """
+        return explain(self._obj, name, namespace=namespace, store=store)
 
 
 def register() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,7 +30,7 @@ def publish_checkpoints(
     targets: Mapping[Key, StoredBlock],
     plan: Plan,
     fingerprinter: Fingerprinter,
-    info: Callable[[], Mapping[str, Any]],
+    info: Callable[[Iterable[str]], Mapping[str, Any]],
     run: str,
 ) -> HighLevelGraph:
     """Add, for each object of which this run has all blocks, the task that writes its manifest.
@@ -51,7 +52,7 @@ def publish_checkpoints(
     fingerprinter : Fingerprinter
         Gives in-memory values their identities.
     info : callable
-        Gives what the manifest says of its origin.
+        Gives, for the layers of an object, what its manifest says of its origin.
     run : str
         The run's id.
 
@@ -71,7 +72,7 @@ def publish_checkpoints(
             for path, layer in objects.items()
         }
         try:
-            draft = draft_manifest(checkpoint.outline, blocks, settings, fingerprinter, info())
+            draft = draft_manifest(checkpoint.outline, blocks, settings, fingerprinter, {})
         except UncacheableError as error:
             if settings.on_uncacheable == "raise":
                 raise
@@ -87,6 +88,9 @@ def publish_checkpoints(
         output = _terminal(outputs, layers, dependencies)
         if output is None:
             continue
+        # Only now, because a version does not depend on it, and most passes have nothing to publish.
+        manifest = dataclasses.replace(draft.manifest, info=info(objects.values()))
+        draft = dataclasses.replace(draft, manifest=manifest)
         publication = Publication(draft, settings, entry, run, np.empty((0, 2), "i8"))
         name = f"daskcache-publish-{run}-{publishing}"
         key, layer = output

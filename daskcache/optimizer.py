@@ -163,7 +163,7 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
         finder.targets,
         plan,
         tokens.fingerprinter,
-        lambda: describe_recipe(tokens, {}),
+        lambda layers: describe_recipe(tokens, dsk, layers),
         run,
     )
 

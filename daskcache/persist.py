@@ -153,7 +153,9 @@ class _Persist:
         return assemble(manifest, self.settings.store)
 
     def _draft(self) -> Draft:
-        info = describe_recipe(self.identified.tokens, self.identified.arrays)
+        arrays = self.identified.arrays.values()
+        graph = HighLevelGraph.merge(*(array.dask for array in arrays))
+        info = describe_recipe(self.identified.tokens, graph, [array.name for array in arrays])
         return draft_manifest(
             self.identified.outline,
             self.identified.targets,

@@ -6,5 +6,6 @@ enter: a reference is replaced by the token of what it refers to. Layers that da
 """
 
 from daskcache.tokens.graph import GraphTokens
+from daskcache.tokens.steps import Step, name_function, steps_of
 
-__all__ = ["GraphTokens"]
+__all__ = ["GraphTokens", "Step", "name_function", "steps_of"]

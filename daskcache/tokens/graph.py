@@ -86,6 +86,22 @@ class GraphTokens:
         token = self._evaluate(key)
         return token if isinstance(token, bytes) else None
 
+    def known(self, key: Key) -> bytes | None:
+        """Give the token of a block where something has asked for it before; nothing is worked out.
+
+        Parameters
+        ----------
+        key : Hashable
+            Any key.
+
+        Returns
+        -------
+        bytes or None
+            20 bytes; None also for a value of which tasks want regions only, and that was never looked at whole.
+        """
+        token = self._tokens.get(key)
+        return token if isinstance(token, bytes) else None
+
     def reason(self, key: Key) -> UncacheableError | None:
         """Tell why a block has no token.
 
