@@ -1,0 +1,98 @@
+"""Functions of a user's that tell in a file how often they ran, in whatever process that was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import uuid
+from pathlib import Path
+
+import dask.array as da
+import numpy as np
+
+import daskcache
+
+CALLS = "TEST_CALLS"
+"""Names, in the environment, the directory that gets one file for each call."""
+
+
+def _note() -> None:
+    open(os.path.join(os.environ[CALLS], uuid.uuid4().hex), "x").close()
+
+
+def count(directory: Path | None = None) -> int:
+    """Tell how often producers ran, and begin again from zero."""
+    names = list(Path(directory or os.environ[CALLS]).iterdir())
+    for name in names:
+        name.unlink()
+    return len(names)
+
+
+@daskcache.version("1")
+def double(block):
+    """The producer of most tests."""
+    _note()
+    return block * 2
+
+
+@daskcache.version("1")
+def slowly(block, seconds):
+    """A producer that leaves time to be killed."""
+    _note()
+    time.sleep(seconds)
+    return block * 2
+
+
+@daskcache.version("1")
+def random(block):
+    """A producer that gives other values each time, and hides it."""
+    _note()
+    return block + np.frombuffer(os.urandom(8), "u8")[0].astype(block.dtype)
+
+
+@daskcache.version("1")
+def ruin(block, root, at):
+    """A producer that puts a file in the place of the store when it comes to some value."""
+    _note()
+    if at in block and os.path.isdir(root):
+        os.rename(root, f"{root}-{uuid.uuid4().hex}")
+        Path(root).write_text("in the way")
+    return block * 2
+
+
+@daskcache.version("1")
+def kill_worker(block, flag):
+    """A producer that ends its process, the first time."""
+    _note()
+    if 5 in block and not os.path.exists(flag):
+        open(flag, "x").close()
+        os._exit(1)
+    return block * 2
+
+
+def produced(function, *args, n: int = 12, chunks: int = 3) -> da.Array:
+    """Make a pipeline of one call for each block, and none to find out what it gives."""
+    return da.arange(n, chunks=chunks).map_blocks(function, *args, dtype="i8", meta=np.empty(0, "i8"))
+
+
+def doubled(n: int = 12, chunks: int = 3) -> da.Array:
+    """Make the pipeline of most tests."""
+    return produced(double, n=n, chunks=chunks)
+
+
+def objects(root: str | Path) -> list[Path]:
+    """List a store's chunk objects."""
+    return sorted(path for path in Path(root).glob("chunks/*/*") if not path.name.endswith(".partial"))
+
+
+def leftovers(root: str | Path) -> list[Path]:
+    """List what a writer has not finished."""
+    return list(Path(root).rglob("*.partial"))
+
+
+def put_file_in_place(root: str | Path) -> None:
+    """Make a store unreachable."""
+    shutil.rmtree(root, ignore_errors=True)
+    Path(root).parent.mkdir(parents=True, exist_ok=True)
+    Path(root).write_text("in the way")

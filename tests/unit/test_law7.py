@@ -1,0 +1,611 @@
+"""Law 7, a cache only helps: whatever is wrong with a store, compute() is right, and persist() says what is wrong."""
+
+import errno
+import os
+import pickle
+import re
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import warnings
+from pathlib import Path
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+import daskcache
+from daskcache import stores
+from daskcache.dask_internals import convert_legacy_graph
+from daskcache.errors import (
+    CorruptChunkError,
+    DaskcacheWarning,
+    EntryNotFoundError,
+    NotStoredError,
+    ReadOnlyError,
+    StoreError,
+    StoreFullError,
+)
+from daskcache.recovery import RecoverableBlock
+from tests import producers
+from tests.producers import count, doubled, leftovers, objects, produced, put_file_in_place
+
+EXPECTED = np.arange(12) * 2
+IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path, monkeypatch):
+    directory = tmp_path / "calls"
+    directory.mkdir()
+    monkeypatch.setenv(producers.CALLS, str(directory))
+    return directory
+
+
+@pytest.fixture(params=["synchronous", "threads"])
+def scheduler(request):
+    with dask.config.set(scheduler=request.param):
+        yield request.param
+
+
+def compute_with_one_warning(x, match):
+    """Compute under the pass, and give the one warning's text."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = x.compute()
+    ours = [str(warning.message) for warning in caught if warning.category is DaskcacheWarning]
+    assert len(ours) == len(caught) == 1, [str(warning.message) for warning in caught]
+    assert re.search(match, ours[0]), ours[0]
+    return result
+
+
+def settle(root):
+    """Wait for threads of a run that has failed, and see that nothing half written stays."""
+    deadline = time.monotonic() + 5
+    while leftovers(root) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not leftovers(root)
+
+
+def compute_silently(x):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return x.compute()
+
+
+# Stores that cannot be used at all.
+
+
+def in_the_way(tmp_path):
+    put_file_in_place(tmp_path / "file")
+    return str(tmp_path / "file" / "store")
+
+
+def a_fifo(tmp_path):
+    os.mkfifo(tmp_path / "fifo")
+    return str(tmp_path / "fifo" / "store")
+
+
+def itself_a_file(tmp_path):
+    put_file_in_place(tmp_path / "store")
+    return str(tmp_path / "store")
+
+
+@pytest.mark.parametrize("place", [in_the_way, a_fifo, itself_a_file])
+def test_a_store_that_cannot_be_there(tmp_path, place):
+    root = place(tmp_path)
+    message = rf"store {root} failed: cannot write \S+ \((Not a directory|File exists)\); check that the root"
+    with daskcache.activate(root):
+        x = daskcache.checkpoint(doubled(), "x")
+        result = compute_with_one_warning(x, f"the store is left alone and all is computed: {message}")
+        assert (result == EXPECTED).all()
+        assert (compute_silently(x + 1) == EXPECTED + 1).all()
+        assert count() == 8
+        with pytest.raises(StoreError, match=message):
+            daskcache.persist(doubled(), "x")
+        assert count() == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("get", errno.EIO), ("get", errno.EACCES), ("list_dirs", errno.EACCES), ("list_sizes", errno.ESTALE)],
+)
+def test_a_store_that_cannot_be_read(store_root, monkeypatch, name, code):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        assert count() == 4
+
+        def fail(*args, **kwargs):
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(stores.local, name, fail)
+        result = compute_with_one_warning(
+            x, rf"all is computed: store {store_root} failed: cannot (read|list) "
+        )
+        assert (result == EXPECTED).all()
+        assert count() == 4
+        with pytest.raises(StoreError, match=rf"store {store_root} failed: cannot (read|list) \S+ "):
+            daskcache.persist(doubled() + 1, "y")
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "message"),
+    [
+        (errno.EROFS, ReadOnlyError, "takes no writes: cannot write .* (Read-only file system)"),
+        (errno.EACCES, ReadOnlyError, "takes no writes: cannot write .* (Permission denied)"),
+        (errno.ENOSPC, StoreFullError, "is full: cannot write .* (No space left on device)"),
+        (errno.EDQUOT, StoreFullError, "is full: cannot write .* (Disk quota exceeded)"),
+    ],
+)
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_a_store_that_takes_no_writes(store_root, monkeypatch, code, error, message, after):
+    message = re.escape(message).replace(re.escape(".*"), ".*")
+    write = stores.local._write
+    written = []
+
+    def fail(descriptor, data):
+        written.append(1)
+        if len(written) > after:
+            os.write(descriptor, bytes(data)[:3])
+            raise OSError(code, os.strerror(code))
+        write(descriptor, data)
+
+    with daskcache.activate():
+        daskcache.persist(doubled(3), "other")
+        count()
+        monkeypatch.setattr(stores.local, "_write", fail)
+        x = daskcache.checkpoint(doubled(), "x")
+        before = "nothing is written" if after == 0 else "computed only|not published"
+        result = compute_with_one_warning(x, rf"({before}).*{message}")
+        assert (result == EXPECTED).all()
+        assert count() <= 4
+        written.clear()
+        with pytest.raises(error, match=message):
+            daskcache.persist(doubled(24), "y")
+        monkeypatch.setattr(stores.local, "_write", write)
+        settle(store_root)
+        with pytest.raises(EntryNotFoundError):
+            daskcache.open("y")
+        missing = 8 - len({path.name for path in objects(store_root)})
+        count()
+        assert (daskcache.persist(doubled(24), "y").compute() == np.arange(24) * 2).all()
+        assert count() == missing
+
+
+def test_a_disk_that_fills_up_in_the_middle(tmp_path):
+    """A file system with real ends, where this process may mount one."""
+    root = tmp_path / "disk"
+    root.mkdir()
+    mounted = (
+        IS_ROOT
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(root)], capture_output=True, check=False
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("only root may mount a small file system")
+    try:
+        noise = np.random.default_rng(0).integers(0, 2**62, 8 * 8192)
+        x = da.from_array(noise, chunks=8192).map_blocks(producers.double, dtype="i8", meta=np.empty(0, "i8"))
+        with daskcache.activate(str(root / "store")):
+            with pytest.raises(
+                StoreFullError, match=r"needs at most 512.00 kiB, and .* left: nothing was computed"
+            ):
+                daskcache.persist(x, "x")
+            assert count() == 0
+            result = compute_with_one_warning(
+                daskcache.checkpoint(x, "x"), "computed only: store .* is full: cannot write"
+            )
+            assert (result == noise * 2).all()
+            count()
+            with (
+                dask.config.set({"daskcache.check-space": False}),
+                pytest.raises(
+                    StoreFullError,
+                    match=r"is full: cannot write chunks/.*; free space there, or name another root",
+                ),
+            ):
+                daskcache.persist(x, "x")
+        assert not leftovers(root)
+        sizes = {path.stat().st_size for path in objects(root / "store")}
+        assert sizes
+        assert min(sizes) > 65536
+    finally:
+        subprocess.run(["umount", "-l", str(root)], check=True)
+
+
+CHILD = """
+    import sys, warnings
+    import numpy as np, dask.array as da
+    import daskcache
+    from daskcache.errors import *
+    from tests.producers import doubled
+    root, prepare = sys.argv[1:]
+    exec(prepare)
+    with daskcache.activate(root), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        x = daskcache.checkpoint(doubled(), "x")
+        assert (x.compute(scheduler="sync") == np.arange(12) * 2).all()
+        assert [w.category for w in caught] == [DaskcacheWarning], caught
+        print(caught[0].message)
+        try:
+            daskcache.persist(doubled(48), "y")
+        except StoreError as error:
+            print(type(error).__name__, error)
+"""
+
+
+def run_child(root, prepare="", **kwargs):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(root), prepare],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+        **kwargs,
+    )
+
+
+@pytest.mark.skipif(not IS_ROOT, reason="only root can become somebody else")
+@pytest.mark.parametrize("mode", [0o000, 0o555])
+def test_a_store_of_somebody_else(mode, monkeypatch):
+    base = Path(tempfile.mkdtemp())
+    base.chmod(0o777)
+    calls = base / "calls"
+    calls.mkdir()
+    calls.chmod(0o777)
+    home = base / "home"
+    home.mkdir()
+    home.chmod(0o777)
+    env = {**os.environ, producers.CALLS: str(calls), "HOME": str(home), "DASK_CONFIG": str(home)}
+    monkeypatch.setenv(producers.CALLS, str(calls))
+    root = base / "store"
+    daskcache.persist(doubled(3), "x0", store=str(root))
+    count()
+    directories = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for directory in directories:
+        directory.chmod(mode)
+    # After the imports, because others may not be allowed to read this Python.
+    prepare = (
+        f"daskcache.persist(doubled(3), 'w', store={str(base / 'first')!r}); import os; "
+        "[os.unlink(entry.path) for entry in os.scandir(os.environ['TEST_CALLS'])]; "
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534)"
+    )
+    done = run_child(root, prepare, env=env)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    if mode:
+        # What is stored is loaded all the same.
+        assert re.search(
+            "nothing is written: store .* takes no writes: cannot write runs/.*Permission denied", lines[0]
+        )
+        assert lines[1].startswith(f"ReadOnlyError store {root} takes no writes: cannot write runs/")
+        assert len(list(calls.iterdir())) == 3
+    else:
+        assert re.search("all is computed: store .* failed: cannot .*Permission denied", lines[0])
+        assert re.match(f"(Store|ReadOnly)Error store {root} ", lines[1])
+        assert len(list(calls.iterdir())) == 4
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of POSIX")
+def test_files_that_may_not_grow(tmp_path, calls):
+    """Whoever may not mount anything can still limit the size of files."""
+    prepare = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))"
+    )
+    done = run_child(tmp_path / "store", prepare)
+    assert done.returncode == 0, done.stderr
+    warned, raised = done.stdout.splitlines()
+    assert re.search("nothing is written: store .* is full: cannot write .*File too large", warned)
+    assert raised.startswith(f"StoreFullError store {tmp_path}/store is full: cannot write ")
+    assert not [path for path in tmp_path.rglob("store/**/*") if path.is_file() and path.stat().st_size >= 20]
+    assert not leftovers(tmp_path)
+
+
+def test_a_store_that_goes_away_in_the_middle(store_root, scheduler):
+    x = produced(producers.ruin, str(store_root), 7)
+    with daskcache.activate():
+        kept = daskcache.persist(doubled(), "kept")
+        count()
+        result = compute_with_one_warning(
+            daskcache.checkpoint(x, "x"), "computed only|not published|computed again"
+        )
+        assert (result == EXPECTED).all()
+        with pytest.raises((StoreError, NotStoredError), match=r"cannot read chunks/|is not in store"):
+            kept.compute()
+    os.remove(store_root)
+    y = produced(producers.ruin, str(store_root), 4)
+    with pytest.raises(StoreError, match=f"store {store_root} failed: cannot write"):
+        daskcache.persist(y, "y")
+    os.remove(store_root)
+
+
+def test_loads_when_the_store_goes_away(store_root, scheduler):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        count()
+        (planned,) = dask.optimize(x + 1)
+        put_file_in_place(store_root)
+        result = compute_with_one_warning(
+            planned, f"could not be read and was computed again, the result is right: .*{store_root}"
+        )
+    assert (result == EXPECTED + 1).all()
+    assert count() == 4
+    os.remove(store_root)
+
+
+# Objects that are bad.
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def remove(path):
+    path.unlink()
+
+
+def other_bytes(path):
+    path.write_bytes(b"x" * path.stat().st_size)
+
+
+def longer(path):
+    path.write_bytes(path.read_bytes() + b"\0")
+
+
+def directory(path):
+    path.unlink()
+    path.mkdir()
+
+
+def fifo(path):
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES = [flip, truncate, empty, remove, other_bytes, longer]
+OBSTACLES = [directory, fifo]
+
+
+def is_whole(root):
+    """Every object of a store decodes to what it should be."""
+    return (daskcache.open("x", store=str(root)).compute() == EXPECTED).all()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("which", [(0,), (0, 1, 2, 3)])
+def test_a_checkpoint_with_bad_objects(store_root, damage, which, scheduler):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        assert count() == 4
+        found = objects(store_root)
+        for number in which:
+            damage(found[number])
+        # Where sizes tell, it counts as missing before the run, and nothing is amiss.
+        if damage in (flip, other_bytes):
+            result = compute_with_one_warning(
+                x, "could not be read and was computed again, the result is right: chunks/.* is damaged"
+            )
+        else:
+            result = compute_silently(x)
+        assert (result == EXPECTED).all()
+        assert count() == len(which)
+        assert is_whole(store_root)
+        assert (compute_silently(x) == EXPECTED).all()
+        assert count() == 0
+        assert objects(store_root) == found
+        assert not leftovers(store_root)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_an_object_that_turns_bad_after_the_plan(store_root, damage):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        count()
+        (planned,) = dask.optimize((x + 1)[1:])
+        found = objects(store_root)
+        damage(found[0])
+        damage(found[1])
+        result = compute_with_one_warning(
+            planned, "was computed again, the result is right: chunks/.* is (damaged|not in store)"
+        )
+        assert (result == EXPECTED[1:] + 1).all()
+        assert count() == 2
+        assert is_whole(store_root)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_persist_that_reads_bad_objects(store_root, damage):
+    """The blocks of another entry, found through its manifest, which do not lie where they should."""
+    daskcache.persist(doubled(), "x")
+    count()
+    for path in objects(store_root)[:2]:
+        damage(path)
+    with pytest.warns(DaskcacheWarning, match="was computed again, the result is right: chunks/.*") as caught:
+        kept = daskcache.persist(doubled() + 1, "y")
+    assert len(caught) == 1
+    assert (kept.compute() == EXPECTED + 1).all()
+    assert count() == 2
+    assert is_whole(store_root)
+
+
+@pytest.mark.parametrize("damage", OBSTACLES)
+def test_something_else_in_the_place_of_an_object(store_root, damage):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        damage(objects(store_root)[0])
+        assert (compute_with_one_warning(x, "computed only: store .* failed: ") == EXPECTED).all()
+        with pytest.raises(StoreError, match=r"store .* failed: "):
+            daskcache.persist(doubled(), "x")
+
+
+@pytest.mark.parametrize("damage", [truncate, empty, remove, longer])
+def test_a_persist_again_mends_what_sizes_tell(store_root, damage):
+    daskcache.persist(doubled(), "x")
+    count()
+    damage(objects(store_root)[0])
+    assert (daskcache.persist(doubled(), "x").compute() == EXPECTED).all()
+    assert count() == 1
+
+
+@pytest.mark.parametrize("damage", [flip, other_bytes, remove])
+def test_what_was_opened_has_no_recipe(store_root, damage):
+    kept = daskcache.persist(doubled(), "x")
+    count()
+    damage(objects(store_root)[0])
+    error, message = (
+        (NotStoredError, "is not in store .*; it was removed")
+        if damage is remove
+        else (
+            CorruptChunkError,
+            "is damaged .* bytes.; it was moved to quarantine/chunks/.*, and running again",
+        )
+    )
+    with pytest.raises(error, match=message):
+        kept.compute()
+    with daskcache.activate(), pytest.raises(NotStoredError, match="is not in store"):
+        (daskcache.open("x") + 1).compute()
+    assert (daskcache.persist(doubled(), "x").compute() == EXPECTED).all()
+    assert count() == 1
+
+
+def test_everything_upstream_is_gone_too(store_root):
+    """A chain of which each link is stored: recovering the last needs the one before, and so on."""
+    with daskcache.activate():
+        chain = doubled(4, chunks=4)
+        for number in range(60):
+            chain = daskcache.checkpoint(chain + 1, f"link-{number:02}")
+        expected = np.arange(4) * 2 + 60
+        assert (chain.compute() == expected).all()
+        # With only the last links marked, the pass finds the last; the links under it are in the token index.
+        (planned,) = dask.optimize(chain)
+        for path in objects(store_root):
+            flip(path)
+    assert (compute_with_one_warning(planned, "computed again") == expected).all()
+
+
+def test_an_unreadable_object_is_computed_again(store_root, monkeypatch):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        count()
+        bad, get = objects(store_root)[2].name, stores.local.get
+
+        def fail(path, byte_range=None):
+            if path.endswith(bad):
+                raise OSError(errno.EIO, "Input/output error")
+            return get(path, byte_range)
+
+        monkeypatch.setattr(stores.local, "get", fail)
+        result = compute_with_one_warning(
+            x, "right: store .* failed: cannot read chunks/.*Input/output error"
+        )
+        assert (result == EXPECTED).all()
+        assert count() == 1
+
+
+def nodes(node):
+    """List a task's arguments, those of fused tasks too."""
+    for arg in getattr(node, "args", ()):
+        yield arg
+        for inner in arg.values() if isinstance(arg, dict) else ():
+            yield from nodes(inner)
+
+
+def test_recovery_travels_only_while_it_is_small(store_root):
+    big = da.from_array(np.arange(40_000), chunks=10_000, name="big", inline_array=True)
+    deep = doubled(3)
+    for _ in range(70):
+        deep = deep + 1
+    with daskcache.activate():
+        small, large, long = (
+            daskcache.checkpoint(x, name) for x, name in ((doubled(3), "a"), (big + 1, "b"), (deep + 1, "c"))
+        )
+        dask.compute(small, large, long)
+        sizes = []
+        for x, travels in ((small, True), (large, False), (long, False)):
+            (planned,) = dask.optimize(x)
+            load = next(
+                arg.value
+                for task in convert_legacy_graph(dict(planned.dask)).values()
+                for arg in nodes(task)
+                if isinstance(getattr(arg, "value", None), RecoverableBlock)
+            )
+            data = pickle.dumps(load)
+            sizes.append(len(data))
+            assert isinstance(pickle.loads(data), RecoverableBlock) is travels
+        assert max(sizes) < 4000
+
+
+# Documents that are bad.
+
+
+@pytest.mark.parametrize("damage", [flip, empty, remove, directory])
+@pytest.mark.parametrize("document", ["*.idx", "*.json", "latest"])
+def test_damaged_documents(store_root, damage, document):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        count()
+        (path,) = (store_root / "namespaces/default/x/@").glob(document)
+        damage(path)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert (x.compute() == EXPECTED).all()
+        assert {warning.category for warning in caught} <= {DaskcacheWarning}
+        assert len(caught) <= 1
+        assert all("the stored blocks of 'x' are not found for now: " in str(w.message) for w in caught)
+        assert count() == 0  # the pool was asked itself
+        if damage is directory:
+            with pytest.raises(StoreError, match="cannot write"):
+                daskcache.persist(doubled(), "x")
+        else:
+            # Persisting again repairs it.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DaskcacheWarning)
+                kept = daskcache.persist(doubled(), "x")
+            assert (kept.compute() == EXPECTED).all()
+            assert (daskcache.open("x").compute() == EXPECTED).all()
+        assert count() == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "daskcache.json that is not understood"),
+        (b"{}", "daskcache.json that is not understood"),
+        (b'{"format": 99}', "has format 99, and this daskcache reads and writes up to 0; upgrade daskcache"),
+    ],
+)
+def test_a_store_of_another_format(store_root, content, message):
+    store_root.mkdir(parents=True)
+    (store_root / "daskcache.json").write_bytes(content)
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        assert (compute_with_one_warning(x, message) == EXPECTED).all()
+        count()
+        with pytest.raises(StoreError, match=message):
+            daskcache.persist(doubled(), "x")
+        assert count() == 0
+        with pytest.raises(StoreError, match=message):
+            daskcache.open("x")
+    assert [path.name for path in store_root.iterdir()] == ["daskcache.json"]
