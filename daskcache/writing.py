@@ -124,7 +124,7 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
     stored = _as_declared(block, target)
     refusal = writer.refusal(stored, target)
     if refusal:
-        warn_once(refusal, about=f"refusal {writer.run} {refusal.partition('(')[0]}")
+        warn_once(refusal, about=unstored_in(writer.run))
         return block
     try:
         receipt = write_block(target.root, target.group, target.token, target.spec, stored)
