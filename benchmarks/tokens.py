@@ -1,0 +1,102 @@
+"""Tokens and the whole pass against dask's own optimizer of the same graph."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+from dask.array.optimization import optimize as optimize_with_dask
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from measure import compare, header, timed
+
+import daskcache
+from daskcache.config import Settings
+from daskcache.fingerprint import Fingerprinter
+from daskcache.optimizer import Optimizer
+from daskcache.tokens import GraphTokens
+
+__all__ = ["run"]
+
+SIDE = 200
+
+
+def run(directory: Path, repeats: int) -> None:
+    """Measure a graph of blockwise layers, the same materialised, and one of slices and concatenations."""
+    settings = Settings.from_config(store=str(directory / "store"))
+    # An index that is not empty, so that the pass has something to look up; it finds nothing.
+    daskcache.persist(da.ones(2, chunks=1) + 3, "other", store=settings.store)
+    repeats = max(repeats // 2, 3)
+    for label, make in (
+        ("blockwise", _elementwise),
+        ("materialised", _materialised),
+        ("overlapping", _overlapping),
+    ):
+        _measure(label, make, settings, repeats)
+
+
+def _measure(label: str, make: Callable[[], da.Array], settings: Settings, repeats: int) -> None:
+    array = make()
+    keys = array.__dask_keys__()
+    tokens = GraphTokens(array.dask, Fingerprinter())
+    count = sum(1 for _ in tokens.evaluate(_flat(array)))
+    header(f"tokens: {label}, {count} tasks, {array.npartitions} outputs")
+
+    def token(number: int) -> Callable[[], object]:
+        graph = make().dask
+        return lambda: sum(1 for _ in GraphTokens(graph, Fingerprinter()).evaluate(_flat(array)))
+
+    def rewrite(number: int) -> Callable[[], object]:
+        graph, optimizer = make().dask, Optimizer(settings)
+        return lambda: optimizer(graph, keys)
+
+    def optimize(number: int) -> Callable[[], object]:
+        graph = make().dask
+        return lambda: optimize_with_dask(graph, keys)
+
+    compare("tokens / dask's optimize", token, optimize, repeats=repeats)
+    compare("pass and dask's optimize / dask's optimize", rewrite, optimize, repeats=repeats)
+    cost = min((timed(token(0)) for _ in range(3)), key=lambda cost: cost.cpu_s)
+    graph = make().dask
+    dict(graph)
+    tracemalloc.start()
+    kept = GraphTokens(graph, Fingerprinter())
+    for _ in kept.evaluate(_flat(array)):
+        pass
+    nbytes = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    print(f"  {1e6 * cost.cpu_s / count:.1f} µs and {nbytes / count:.0f} bytes a task", flush=True)
+
+
+def _flat(array: da.Array) -> list[Any]:
+    return [(array.name, *index) for index in _indices(array.numblocks)]
+
+
+def _indices(numblocks: tuple[int, ...]) -> list[tuple[int, ...]]:
+    found: list[tuple[int, ...]] = [()]
+    for count in numblocks:
+        found = [(*index, i) for index in found for i in range(count)]
+    return found
+
+
+def _elementwise() -> da.Array:
+    x = da.ones((SIDE, SIDE), chunks=1)
+    return (x + 1) * x.T - 2
+
+
+def _materialised() -> da.Array:
+    array = _elementwise()
+    layers = {name: MaterializedLayer(dict(layer)) for name, layer in array.dask.layers.items()}
+    graph = HighLevelGraph(layers, array.dask.dependencies)
+    return da.Array(graph, array.name, array.chunks, meta=array._meta)
+
+
+def _overlapping() -> da.Array:
+    x = da.ones((SIDE // 2 * 4, SIDE // 2 * 4), chunks=4)
+    return da.map_overlap(_smooth, x, depth=1, boundary="reflect", meta=x._meta)
+
+
+def _smooth(block: Any) -> Any:
+    return block
