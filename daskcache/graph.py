@@ -98,7 +98,7 @@ def load_layer(
         getter,
         TaskRef(blockwise_token(0)),
         TaskRef(blockwise_token(1)),
-        *_flags(ndim),
+        *_FLAGS,
         _data_producer=True,
     )
     return Blockwise(
@@ -131,7 +131,7 @@ def load_task(key: Key, block: StoredBlock) -> Task:
         getter,
         DataNode(None, block),
         DataNode(None, _whole(len(block.shape))),
-        *_flags(len(block.shape)),
+        *_FLAGS,
         _data_producer=True,
     )
 
@@ -286,9 +286,8 @@ def _whole(ndim: int) -> tuple[slice, ...]:
     return (slice(None),) * ndim
 
 
-def _flags(ndim: int) -> tuple[bool, ...]:
-    """Keep dask from making an array of a scalar, which is what reductions give."""
-    return () if ndim else (False,)
+# No asarray, no lock: dask would make an array of a scalar, which is what reductions and single elements are.
+_FLAGS = (False, None)
 
 
 def name_layer(prefix: str, *parts: str) -> str:
