@@ -101,6 +101,27 @@ def test_nothing_is_imported_or_read_to_describe_code(workspace: Workspace) -> N
     assert here.differing(units(mine.reads)) == {("mine", "reads")}
 
 
+def test_code_is_the_same_whatever_the_files_hold_that_it_reads(workspace: Workspace, tmp_path: Path) -> None:
+    table = tmp_path / "table.txt"
+    table.write_text("1")
+    workspace.write(
+        {
+            "reader.py": f"""
+        import daskcache
+        TABLE = daskcache.source({str(table)!r})
+        def look(x, path=TABLE):
+            with open(path) as file:
+                return x + int(file.read())
+    """
+        }
+    )
+    reader = workspace.load("reader")
+    here = LoadedCode.here()
+    assert here.differing(units(reader.look)) == frozenset()
+    table.write_text("22")
+    assert here.differing(units(reader.look)) == frozenset()
+
+
 def test_what_a_module_holds_counts_where_the_module_is_handed_on(workspace: Workspace) -> None:
     workspace.load("mine")
     script = {"__name__": "__main__"}
