@@ -33,8 +33,8 @@ DAYS, CHUNK = 120, 30
 def write_sources(root: Path) -> None:
     """Write what the pipelines read: Zarr groups with and without consolidated metadata, NetCDF files."""
     ds = field(in_memory=True)
-    ds.to_zarr(root / "consolidated.zarr", consolidated=True, zarr_format=2)
-    ds.to_zarr(root / "plain.zarr", consolidated=False, zarr_format=3)
+    ds.chunk(time=CHUNK).to_zarr(root / "consolidated.zarr", consolidated=True, zarr_format=2)
+    ds.chunk(time=CHUNK).to_zarr(root / "plain.zarr", consolidated=False, zarr_format=3)
     for start in range(0, DAYS, 40):
         ds.isel(time=slice(start, start + 40)).to_netcdf(root / f"part{start:03}.nc", engine="h5netcdf")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.machinery
 import os
@@ -152,13 +153,25 @@ def _cell(fp: Fingerprinter, obj: Any) -> Node | bytes:
 
 @handles("functools:partial")
 def _partial(fp: Fingerprinter, obj: functools.partial[Any]) -> bytes | Node:
-    if not fp.may_read and (holds_declared(obj.args) or holds_declared(obj.keywords)):
+    if not fp.may_read and (holds_declared(obj.args) or holds_declared(_keywords(obj))):
         return fp.fingerprint_reading(obj)
     return Node(
-        (obj.func, obj.args, obj.keywords, vars(obj)),
+        (obj.func, obj.args, _keywords(obj), vars(obj)),
         lambda parts: fp.combine(b"partial", parts),
         ("function", "arguments", "keyword arguments", "attributes"),
     )
+
+
+def _keywords(obj: functools.partial[Any]) -> dict[str, Any]:
+    """Give what is bound by name, as it was before anything was computed."""
+    function, aggregation = obj.func, obj.keywords.get("agg")
+    name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
+    if name != "flox.core._reduce_blockwise" or not hasattr(aggregation, "finalize"):
+        return obj.keywords
+    # It begins by setting this to None, on the very object that the graph holds.
+    aggregation = copy.copy(aggregation)
+    aggregation.finalize = None
+    return {**obj.keywords, "agg": aggregation}
 
 
 @handles("functools:_lru_cache_wrapper")
