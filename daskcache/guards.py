@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from daskcache.dask_internals import (
@@ -18,7 +16,6 @@ from daskcache.dask_internals import (
     TaskRef,
     execute_subgraph,
 )
-from daskcache.errors import SourceChangedError
 from daskcache.fingerprint.files import FileSource
 from daskcache.fingerprint.guard import GuardedReader, GuardedSource
 from daskcache.fingerprint.readers import files_in
@@ -47,12 +44,11 @@ def guard_sources(dsk: HighLevelGraph, tokens: GraphTokens) -> HighLevelGraph:
     -----
     The pass's own look at a source is used again. Each read costs two more looks at the objects that it touches.
     """
-    guards: dict[int, Any] = {
+    guards = {
         identity: GuardedSource(array, expected)
         for identity, (array, expected) in tokens.source_stamps().items()
         if expected
     }
-    guards |= {identity: GuardedMap(array, _stamp(array)) for identity, array in tokens.maps().items()}
     files = {file: state for file, state in tokens.file_states().items() if state}
     if not guards and not files:
         return dsk
@@ -60,73 +56,8 @@ def guard_sources(dsk: HighLevelGraph, tokens: GraphTokens) -> HighLevelGraph:
     return HighLevelGraph(layers, dsk.dependencies)
 
 
-class GuardedMap:
-    """Stand in a graph for an array mapped from a file, and compare the file with how it was when it was keyed.
-
-    Parameters
-    ----------
-    array : numpy.memmap
-        The array.
-    expected : tuple of int
-        The file's size, time of change and inode.
-
-    Notes
-    -----
-    What another process writes through a map of its own shows in the file's time only when the system gets to it.
-    """
-
-    __slots__ = ("array", "expected")
-
-    def __init__(self, array: np.memmap[Any, Any], expected: tuple[int, ...]) -> None:
-        self.array = array
-        self.expected = expected
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes."""
-        return self.array.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of the elements."""
-        return self.array.dtype
-
-    @property
-    def ndim(self) -> int:
-        """How many axes there are."""
-        return self.array.ndim
-
-    def __getitem__(self, index: Any) -> Any:
-        self._compare()
-        block = np.array(self.array[index])
-        self._compare()
-        return block
-
-    def __daskcache_source__(self) -> Any:
-        return self.array
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.array, self.expected)
-
-    def _compare(self) -> None:
-        try:
-            found = _stamp(self.array)
-        except OSError as error:
-            raise SourceChangedError(f"cannot look at {self.array.filename} again: {error}; {_AGAIN}") from error
-        if found != self.expected:
-            raise SourceChangedError(f"{self.array.filename} is not as it was when this run was planned; {_AGAIN}")
-
-
-_AGAIN = "nothing that was computed from it is stored. Run again: the new data get tokens of their own"
-
-
-def _stamp(array: np.memmap[Any, Any]) -> tuple[int, ...]:
-    found = os.stat(str(array.filename))
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
 def _guard_layer(
-    layer: Any, guards: Mapping[int, Any], files: Mapping[FileSource, bytes], tokens: GraphTokens
+    layer: Any, guards: Mapping[int, GuardedSource], files: Mapping[FileSource, bytes], tokens: GraphTokens
 ) -> Any:
     swap = _Swap(guards, files, tokens)
     if isinstance(layer, Blockwise):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 
 from daskcache.dask_internals import (
@@ -405,20 +404,6 @@ class GraphTokens:
                     stamps |= source.stamps(region)
                 found[identity] = array, stamps
         return found
-
-    def maps(self) -> dict[int, np.memmap[Any, Any]]:
-        """List the arrays mapped from files of which regions were looked at.
-
-        Returns
-        -------
-        dict of int to numpy.memmap
-            By identity.
-        """
-        return {
-            identity: array
-            for identity, (array, _) in self._reads.items()
-            if isinstance(array, np.memmap) and array.filename is not None
-        }
 
     def look(self, key: Key) -> bytes:
         """Give the token of an input, or raise why it has none.
