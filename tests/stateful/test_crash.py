@@ -36,10 +36,10 @@ SCRIPT = f"""
             relative = os.path.relpath(path, root)
             if hook and hook.lstrip("!") in relative:
                 calls.append(1)
-                if len(calls) == int(number) and hook.startswith("!"):
+                if len(calls) >= int(number) and hook.startswith("!"):
                     os.kill(os.getpid(), signal.SIGKILL)
             result = original(path, data)
-            if calls and len(calls) == int(number) and hook in relative:
+            if calls and len(calls) >= int(number) and hook in relative:
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 

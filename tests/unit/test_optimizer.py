@@ -1,0 +1,206 @@
+"""The pass: the same results as without it, whatever dask makes of the rewritten graph."""
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import daskcache
+from daskcache.errors import DaskcacheWarning, SourceChangedError
+from daskcache.optimizer import Optimizer
+from tests import producers
+from tests.producers import count, doubled, objects
+
+EXPECTED = np.arange(12) * 2
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path, monkeypatch):
+    directory = tmp_path / "calls"
+    directory.mkdir()
+    monkeypatch.setenv(producers.CALLS, str(directory))
+
+
+def grid(dtype="f8"):
+    return da.from_array(np.arange(48, dtype=dtype).reshape(6, 8), chunks=(3, 4)) + 1
+
+
+OPERATIONS = {
+    "itself": lambda x: x,
+    "elementwise": lambda x: (x * 2 - x / 3) ** 2,
+    "sum": lambda x: x.sum(),
+    "sum along": lambda x: x.sum(axis=0),
+    "mean": lambda x: x.mean(),
+    "std": lambda x: x.std(axis=1),
+    "max": lambda x: x.max(),
+    "argmax": lambda x: x.argmax(axis=1),
+    "any": lambda x: (x > 3).any(),
+    "cumsum": lambda x: x.cumsum(axis=0),
+    "slice": lambda x: x[1:5, ::3],
+    "reversed": lambda x: x[::-1, -2],
+    "one": lambda x: x[2, 3],
+    "fancy": lambda x: x[[5, 0, 3]],
+    "mask": lambda x: da.where(x > 9, x, -x),
+    "transpose": lambda x: x.T,
+    "reshape": lambda x: x.reshape(48),
+    "rechunk": lambda x: x.rechunk((2, 8)),
+    "concatenate": lambda x: da.concatenate([x, x + 1]),
+    "stack": lambda x: da.stack([x, x + 1]),
+    "dot": lambda x: x @ x.T,
+    "tensordot": lambda x: da.tensordot(x, x, axes=((0,), (0,))),
+    "overlap": lambda x: x.map_overlap(lambda block: block + block.mean(), depth=1, boundary="none"),
+    "map_blocks": lambda x: x.map_blocks(lambda block: block[:1], chunks=((1, 1), (4, 4)), dtype="f8"),
+    "block_info": lambda x: x.map_blocks(
+        lambda b, block_info=None: b + block_info[0]["chunk-location"][0], dtype="f8"
+    ),
+    "roll": lambda x: da.roll(x, 3, axis=1),
+    "pad": lambda x: da.pad(x, 1),
+    "percentile": lambda x: da.percentile(x.ravel(), [10, 50]),
+    "histogram": lambda x: da.histogram(x, bins=4, range=(0, 50))[0],
+    "unknown chunks": lambda x: x[x > 10],
+    "int": lambda x: x.astype("i4"),
+    "swapped": lambda x: x.astype(">f4"),
+    "complex": lambda x: x + 1j,
+    "linalg": lambda x: da.linalg.norm(x),
+    "nothing": lambda x: x[:0],
+    "scalar of nothing": lambda x: x[:0].sum(),
+}
+
+
+def identical(one, other):
+    assert type(one) is type(other)
+    assert one.dtype == other.dtype
+    assert one.shape == other.shape
+    assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.filterwarnings("ignore::daskcache.errors.DaskcacheWarning")
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_same_with_the_pass_as_without(store_root, name):
+    operation = OPERATIONS[name]
+    plain = operation(grid()).compute()
+    with daskcache.activate():
+        below = operation(daskcache.checkpoint(grid(), "below"))
+        above = daskcache.checkpoint(operation(grid()), "above") if name != "unknown chunks" else below
+        both = daskcache.checkpoint(below, "both") if name != "unknown chunks" else below
+        for x in (below, above, both, operation(grid())):
+            for _ in ("cold", "warm"):
+                identical(x.compute(), plain)
+            (planned,) = dask.optimize(x)
+            identical(planned.compute(), plain)
+            (kept,) = dask.persist(x)
+            identical(kept.compute(), plain)
+            assert kept.dtype == x.dtype
+            assert kept.chunks == x.chunks or name == "unknown chunks"
+
+
+def test_several_collections_at_once(store_root):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        ds = xr.Dataset({"t": ("x", x), "u": ("x", x + 1)})
+        for _ in ("cold", "warm"):
+            one, two, three, four = dask.compute(x, x.sum(), ds, 7)
+            assert (one == EXPECTED).all()
+            assert (two, four) == (EXPECTED.sum(), 7)
+            assert (three.u == EXPECTED + 1).all()
+        assert count() == 4
+        loaded = ds.load()
+        assert (loaded.t.values == EXPECTED).all()
+        assert count() == 0
+
+
+def test_two_objects_completed_by_one_compute(store_root):
+    """Each gets its manifest, and an output that waits for both."""
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        y = daskcache.checkpoint(x + 1, "y")
+        z = daskcache.checkpoint(y.sum(), "z")
+        assert z.compute() == (EXPECTED + 1).sum()
+    assert (daskcache.open("x").compute() == EXPECTED).all()
+    assert (daskcache.open("y").compute() == EXPECTED + 1).all()
+    assert daskcache.open("z").compute() == (EXPECTED + 1).sum()
+
+
+def test_effects_happen_each_time(store_root, tmp_path):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        for number in range(2):
+            target = np.zeros(12, "i8")
+            da.store(x, target)
+            assert (target == EXPECTED).all()
+            x.to_zarr(str(tmp_path / f"plain{number}.zarr"))
+            assert (zarr.open_array(str(tmp_path / f"plain{number}.zarr"))[:] == EXPECTED).all()
+            xr.Dataset({"t": ("x", x)}).to_zarr(tmp_path / f"set{number}.zarr", consolidated=False)
+            assert (xr.open_zarr(tmp_path / f"set{number}.zarr", consolidated=False).t == EXPECTED).all()
+        assert count() == 4
+    assert len(objects(store_root)) == 4
+
+
+def test_keys_that_nobody_knows(store_root):
+    """Asked for a key of no layer, dask raises as it does without the pass."""
+    optimizer = Optimizer(daskcache.activation.Settings.from_config())
+    x = doubled()
+    planned = optimizer(x.dask, [(x.name, 0)])
+    assert (x.name, 0) in dict(planned)
+
+
+def test_annotations_survive(store_root):
+    with daskcache.activate():
+        with dask.annotate(priority=7):
+            x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        rewritten = daskcache.optimizer.rewrite(
+            x.dask, x.__dask_keys__(), daskcache.activation.active_settings()
+        )
+    assert rewritten.layers[x.name].annotations == {"priority": 7}
+
+
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_source_that_changes_under_the_run(store_root, tmp_path, inline):
+    path = str(tmp_path / "source.zarr")
+    source = zarr.create_array(path, shape=(12,), chunks=(3,), dtype="i8")
+    source[:] = np.arange(12)
+    x = da.from_array(zarr.open_array(path, mode="r"), chunks=3, inline_array=inline) + 1
+    with daskcache.activate():
+        marked = daskcache.checkpoint(x, "x")
+        (planned,) = dask.optimize(marked)
+        source[:] = -1
+        with pytest.raises(SourceChangedError, match="is not as it was when this run was planned"):
+            planned.compute(optimize_graph=False)
+        assert not objects(store_root)
+        assert (marked.compute() == 0).all()
+    assert (daskcache.open("x").compute() == 0).all()
+
+
+def test_a_memory_map_is_copied_when_the_graph_is_made(store_root, tmp_path):
+    """So the file may change under the run: what is stored under the old token are the old values."""
+    path = tmp_path / "source.npy"
+    np.save(path, np.arange(12))
+
+    def pipeline():
+        return da.from_array(np.load(path, mmap_mode="r"), chunks=3) + 1
+
+    with daskcache.activate():
+        before = daskcache.checkpoint(pipeline(), "x")
+        (planned,) = dask.optimize(before)
+        np.save(path, np.arange(12) * 5)
+        assert (planned.compute(optimize_graph=False) == np.arange(12) + 1).all()
+        assert (before.compute() == np.arange(12) + 1).all()
+        assert (daskcache.checkpoint(pipeline(), "x").compute() == np.arange(12) * 5 + 1).all()
+
+
+def test_what_cannot_be_keyed_is_said_once_and_computed(store_root):
+    import time
+
+    x = da.arange(6, chunks=3).map_blocks(
+        lambda block: block + (time.time() > 0), dtype="i8", meta=np.empty(0, "i8")
+    )
+    with (
+        daskcache.activate(),
+        pytest.warns(DaskcacheWarning, match="2 marked blocks cannot be keyed and are not stored") as caught,
+    ):
+        assert (daskcache.checkpoint(x, "x").compute() == np.arange(6) + 1).all()
+    assert len(caught) == 1
+    assert not objects(store_root)

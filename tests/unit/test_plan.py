@@ -1,0 +1,144 @@
+"""Plans and what they make of a graph: counted, never timed."""
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+
+import daskcache
+from daskcache.dask_internals import Blockwise, convert_legacy_graph
+from daskcache.fingerprint import Fingerprinter
+from daskcache.graph import substitute
+from daskcache.plan import make_plan
+from daskcache.pool import StoredBlock
+from daskcache.tokens import GraphTokens
+from tests import producers
+from tests.producers import doubled
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path, monkeypatch):
+    directory = tmp_path / "calls"
+    directory.mkdir()
+    monkeypatch.setenv(producers.CALLS, str(directory))
+
+
+def plan_for(x, stored):
+    """Plan with some blocks of the producer's layer stored."""
+    blocks = daskcache.identity.identify(stored, daskcache.activation.Settings.from_config()).targets
+    (targets,) = blocks.values()
+    tokens = GraphTokens(x.dask, Fingerprinter())
+    asked = []
+
+    def finder(which):
+        known = {target.token: target for number, target in enumerate(targets) if number in which}
+
+        def find(key, token):
+            asked.append(key)
+            return known.get(token)
+
+        return find
+
+    return tokens, finder, asked
+
+
+@pytest.mark.parametrize(
+    ("which", "loads", "computes"), [((), 0, 12), ((0,), 1, 10), ((0, 1, 2, 3), 4, 4), ((1, 3), 2, 8)]
+)
+def test_counts(store_root, which, loads, computes):
+    stored = doubled()
+    x = stored + 1
+    tokens, finder, asked = plan_for(x, stored)
+    plan = make_plan(tokens, [(x.name, i) for i in range(4)], find=finder(which))
+    assert (len(plan.loads), len(plan.computes)) == (loads, computes)
+    assert len(asked) == len(set(asked)), "each task is looked up once"
+    assert repr(plan) == f"<Plan: {loads} loads, {computes} computes, 0 writes, 0 uncacheable>"
+    assert plan.is_trivial is (not which)
+    assert not store_root.exists(), "planning touches no store"
+
+
+def test_only_what_is_needed(store_root):
+    stored = doubled()
+    x = stored + 1
+    tokens, finder, _ = plan_for(x, stored)
+    plan = make_plan(tokens, [(x.name, 2)], find=finder((0, 1, 2, 3)))
+    assert set(plan.loads) == {(stored.name, 2)}
+    assert plan.computes == {(x.name, 2)}
+
+
+def rewritten(which, outputs=range(4)):
+    stored = doubled()
+    x = stored + 1
+    tokens, finder, _ = plan_for(x, stored)
+    plan = make_plan(tokens, [(x.name, i) for i in outputs], find=finder(which))
+    return stored, x, substitute(x.dask, plan)
+
+
+def test_a_stored_layer_is_one_blockwise_of_loads(store_root):
+    stored, x, graph = rewritten((0, 1, 2, 3))
+    assert isinstance(graph, HighLevelGraph)
+    assert set(graph.layers) == {stored.name, x.name}
+    layer = graph.layers[stored.name]
+    assert isinstance(layer, Blockwise)
+    assert not layer.is_materialized()
+    assert graph.dependencies == {stored.name: set(), x.name: {stored.name}}
+    assert graph.layers[x.name] is x.dask.layers[x.name], "what is computed stays as it is"
+
+
+def test_a_partly_stored_layer_is_materialised_under_its_name(store_root):
+    stored, x, graph = rewritten((1, 2))
+    layer = graph.layers[stored.name]
+    assert isinstance(layer, MaterializedLayer)
+    assert set(layer) == {(stored.name, i) for i in range(4)}
+    loads = [
+        key for key, task in layer.items() if isinstance(getattr(task.args[0], "value", None), StoredBlock)
+    ]
+    assert set(loads) == {(stored.name, 1), (stored.name, 2)}
+    assert isinstance(graph.layers[x.name], Blockwise)
+    graph.validate()
+
+
+def test_layers_that_nothing_needs_are_gone(store_root):
+    stored, x, graph = rewritten((2,), outputs=[2])
+    assert set(graph.layers) == {stored.name, x.name}
+
+
+def loads_of(graph):
+    """List array and index of each load of an optimised graph."""
+    found = []
+
+    def visit(node):
+        args = getattr(node, "args", ())
+        values = [getattr(arg, "value", arg) for arg in args]
+        if values and isinstance(values[0], StoredBlock):
+            found.append((values[0], values[1]))
+        for arg in args:
+            for inner in arg.values() if isinstance(arg, dict) else ():
+                visit(inner)
+
+    for task in convert_legacy_graph(dict(graph)).values():
+        visit(task)
+    return found
+
+
+def test_selections_are_fused_into_loads(store_root):
+    x = da.arange(400, chunks=(100,)).reshape((20, 20), merge_chunks=False).rechunk((10, 20)) * 2
+    with daskcache.activate():
+        daskcache.persist(x, "x")
+        for opened in (daskcache.open("x"), daskcache.checkpoint(x, "x")):
+            (planned,) = dask.optimize(opened[3, 5:7])
+            ((block, index),) = loads_of(planned.dask)
+            assert block.shape == (10, 20)
+            assert index == (3, slice(5, 7, None))
+            assert (planned.compute() == np.arange(400).reshape(20, 20)[3, 5:7] * 2).all()
+
+
+def test_an_xarray_selection_reads_what_it_needs(store_root):
+    import xarray as xr
+
+    anom = xr.DataArray(da.ones((20, 20), chunks=10) + 1, dims=("y", "x"), name="anom")
+    kept = daskcache.persist(anom, "anom")
+    (planned,) = dask.optimize(kept.isel(y=4, x=slice(12, 15)).data)
+    ((_, index),) = loads_of(planned.dask)
+    assert index == (4, slice(2, 5, None))
