@@ -151,9 +151,11 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
         return write_layer(layer, targets, writer)
 
     rewritten = substitute(dsk, plan, write, write_all)
-    if not plan.writes:
+    if plan.writes:
+        rewritten = guard_sources(rewritten, tokens)
+    if not finder.writes:
         return rewritten
-    rewritten = guard_sources(rewritten, tokens)
+    # Where all blocks were stored already, the object may not have been published under this name.
     numblocks = {name: _numblocks(dsk.layers[name]) for name in checkpoints}
     return publish_checkpoints(
         rewritten,
