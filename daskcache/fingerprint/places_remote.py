@@ -313,12 +313,15 @@ class IcechunkPlace(Place):
             for row, (position, kind, path, offset, length) in enumerate(columns):
                 yield (
                     "/".join(map(str, position)),
-                    self._found(kind, path, (offset, length), inlined.get(row)),
+                    self._found(kind, path, (offset, length), inlined.get(row), f"{directory}/{position}"),
                 )
 
-    def _found(self, kind: int, path: str, part: tuple[int, int], inline: bytes | None) -> Found:
+    def _found(
+        self, kind: int, path: str, part: tuple[int, int], inline: bytes | None, where: str
+    ) -> Found:
         if inline is not None:
-            return Found("icechunk:inline", (len(inline), hash_bytes(iter((inline,))).hex()))
+            # Each by a name of its own, or a guard would compare one with another.
+            return Found(f"icechunk:inline/{where}", (len(inline), hash_bytes(iter((inline,))).hex()))
         if kind == 1:
             return Found(f"icechunk:{path}", (part[1], path), part)
         place = self._targets.get(path)
