@@ -158,11 +158,8 @@ class Tracer:
             found += [_name_argument(name, False) for name in sorted(others) if name != "data"]
         for name, digest in arguments:
             before = old.arguments.get(name)
-            if (
-                before is None
-                or _is_in(digest, before)
-                or (before.startswith("*") and layer.arguments.get(name) == before)
-            ):
+            # Equal samples are taken for equal throughout: not all values of a layer were recorded.
+            if before is None or before == layer.arguments.get(name) or _is_in(digest, before):
                 continue
             found.append(_name_argument(name, not is_alike))
         return self._number(found)
@@ -249,7 +246,10 @@ def compare_functions(new: Function, same: Iterable[Function], runtime: str) -> 
         for part, digest in unit.parts.items():
             if before.parts.get(part, digest) != digest:
                 kind, _, called = part.partition(" ")
-                found.append(Change("value", f"{kind} `{called}` of `{name}` changed"))
+                if kind == "file":
+                    found.append(Change("source", f"file {called}, which `{name}` reads, changed"))
+                else:
+                    found.append(Change("value", f"{kind} `{called}` of `{name}` changed"))
     return found or [Change("function", f"function `{new.name}` changed")]
 
 

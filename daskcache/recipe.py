@@ -45,7 +45,7 @@ __all__ = [
 FORMAT = 1
 
 _MOST_LAYERS = 1000
-_MOST_TASKS = 16
+_MOST_TASKS = 8
 _MOST_POSITIONS = 4
 _MOST_VALUES = 16
 _MOST_OBJECTS = 1024
@@ -190,7 +190,7 @@ def read_recipe(tokens: GraphTokens, graph: HighLevelGraph, outputs: Iterable[st
 
     Notes
     -----
-    Looks at one block of each blockwise layer, and at the first 16 tasks of any other: some 20 µs for each.
+    Looks at one block of each blockwise layer, and at the first 8 tasks of any other: some 20 µs for each.
 
     Examples
     --------

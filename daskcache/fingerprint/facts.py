@@ -10,7 +10,9 @@ from typing import Any, override
 
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.code import ENVIRONMENT
+from daskcache.fingerprint.declared_files import DeclaredSource
 from daskcache.fingerprint.objects import Fingerprinter
+from daskcache.fingerprint.places import clean_url
 from daskcache.fingerprint.registry import Node
 
 __all__ = ["RUNTIME", "FunctionFacts", "UnitFacts", "describe_function", "shorten_digest"]
@@ -22,6 +24,7 @@ _REMEMBERED = 4096
 _MOST_UNITS = 50
 _MOST_PARTS = 50
 _BLANK = bytes(20)
+_CODE = (FunctionType, type, ModuleType, staticmethod, classmethod, property)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,9 @@ class _Observer(Fingerprinter):
     """Remembers which functions, classes and distributions it met."""
 
     def __init__(self, like: Fingerprinter) -> None:
-        super().__init__(salt=like.digester.salt, code_versions=like.code_versions, source_check="none")
+        super().__init__(
+            salt=like.digester.salt, code_versions=like.code_versions, source_check=like.source_check
+        )
         self.opened: list[tuple[Any, Node]] = []
         self.versions: dict[str, str] = {}
 
@@ -130,20 +135,29 @@ def _describe(function: Any, fingerprinter: Fingerprinter) -> FunctionFacts:
         if observer.home(obj.__module__).kind != "user" or len(units) >= _MOST_UNITS:
             continue
         own = node.combine([_BLANK] * len(node.children))
-        units[_name(obj)] = UnitFacts(shorten_digest(own), _describe_parts(observer, node))
+        units[_name(obj)] = UnitFacts(shorten_digest(own), _describe_parts(observer, obj, node))
     return FunctionFacts(units, dict(sorted(observer.versions.items())))
 
 
-def _describe_parts(observer: _Observer, node: Node) -> dict[str, str]:
+def _describe_parts(observer: _Observer, obj: Any, node: Node) -> dict[str, str]:
     parts: dict[str, str] = {}
     for position, child in enumerate(node.children):
         # Code counts under its own name.
-        if len(parts) < _MOST_PARTS and not isinstance(
-            child, FunctionType | type | ModuleType | staticmethod | classmethod | property
-        ):
+        if len(parts) < _MOST_PARTS and not isinstance(child, _CODE):
             label = node.label(position).rpartition(" → ")[2]
-            parts[label] = shorten_digest(observer.fingerprint(child))
+            parts[_name_part(obj, label, child)] = shorten_digest(observer.fingerprint(child))
     return parts
+
+
+def _name_part(obj: Any, label: str, child: Any) -> str:
+    if isinstance(child, DeclaredSource):
+        return f"file {clean_url(child)}"
+    kind, _, number = label.partition(" ")
+    if kind != "default" or not number.isdecimal():
+        return label
+    # Defaults are counted; people know them by their parameter.
+    names = obj.__code__.co_varnames[: obj.__code__.co_argcount]
+    return f"default {names[len(names) - len(obj.__defaults__) + int(number)]}"
 
 
 def _name(obj: Any) -> str:

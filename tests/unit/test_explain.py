@@ -89,7 +89,7 @@ def numbers(length: int = 12, chunks: int = 3) -> da.Array:
         ("return helper(x) -", "return helper(x) +", "function `anomaly.detrend` changed"),
         ("return x * 2", "return x * 5", "function `anomaly.helper` changed"),
         ("LEVEL = 2.0", "LEVEL = 2.5", "global `LEVEL` of `anomaly.detrend` changed"),
-        ("window=3", "window=4", "default `0` of `anomaly.detrend` changed"),
+        ("window=3", "window=4", "default `window` of `anomaly.detrend` changed"),
     ],
 )
 def test_an_edit_of_a_function_and_of_what_it_reads(
@@ -168,6 +168,16 @@ def test_arguments_through_apply_ufunc_and_partials(workspace: Workspace) -> Non
 
     build(3).cache.persist("entry")
     assert causes(build(4).cache.explain("entry")) == {"argument `window` of `anomaly.detrend` changed": 4}
+
+
+def test_a_function_of_many_blocks_that_are_each_given_something_else(workspace: Workspace) -> None:
+    def build(module: Any) -> xr.DataArray:
+        array = xr.DataArray(numbers(60, 2), dims="t", coords={"t": np.arange(60)}, name="v")
+        return xr.map_blocks(module.detrend, array, kwargs={"window": 3}, template=array)
+
+    build(workspace.load("anomaly")).cache.persist("entry")
+    found = build(edit(workspace, "return helper(x) -", "return helper(x) +")).cache.explain("entry")
+    assert causes(found) == {"function `anomaly.detrend` changed": 30}
 
 
 def test_an_array_in_memory_block_by_block() -> None:
@@ -277,6 +287,27 @@ def test_a_file(tmp_path: Path) -> None:
     with xr.open_dataset(path, engine="h5netcdf", chunks={"t": 2}) as ds:
         found = (ds + 1).cache.explain("entry")
     assert causes(found) == {f"source {path}/v changed": 3}
+
+
+def test_a_file_that_a_function_declares(workspace: Workspace, tmp_path: Path) -> None:
+    table = tmp_path / "table.txt"
+    table.write_text("1")
+    workspace.write(
+        {
+            "reader.py": f"""
+        import daskcache
+        TABLE = daskcache.source({str(table)!r})
+        def look(x, path=TABLE):
+            with open(path) as file:
+                return x + int(file.read())
+    """
+        }
+    )
+    look = workspace.load("reader").look
+    daskcache.persist(numbers().map_blocks(look), "entry")
+    table.write_text("22")
+    found = daskcache.explain(numbers().map_blocks(look), "entry")
+    assert causes(found) == {f"file {table}, which `reader.look` reads, changed": 4}
 
 
 def test_very_many_objects_are_condensed(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
