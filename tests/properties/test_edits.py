@@ -207,8 +207,27 @@ FILES = {
     """,
 }
 ALL = frozenset(
-    "body calls_helper calls_module calls_imported calls_package imports_inside reads_global reads_parameter closure "
-    "default keyword_default first second decorated with_partial with_literal recursive comprehends model".split()
+    [
+        "body",
+        "calls_helper",
+        "calls_module",
+        "calls_imported",
+        "calls_package",
+        "imports_inside",
+        "reads_global",
+        "reads_parameter",
+        "closure",
+        "default",
+        "keyword_default",
+        "first",
+        "second",
+        "decorated",
+        "with_partial",
+        "with_literal",
+        "recursive",
+        "comprehends",
+        "model",
+    ]
 )
 
 # File, what is replaced by what, and the variables that have to be computed again.
