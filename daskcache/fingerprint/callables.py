@@ -164,7 +164,8 @@ def _partial(fp: Fingerprinter, obj: functools.partial[Any]) -> bytes | Node:
 
 def _keywords(obj: functools.partial[Any]) -> dict[str, Any]:
     """Give what is bound by name, as it was before anything was computed."""
-    function, aggregation = obj.func, obj.keywords.get("agg")
+    function: Any = obj.func
+    aggregation: Any = obj.keywords.get("agg")
     name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', '')}"
     if name != "flox.core._reduce_blockwise" or not hasattr(aggregation, "finalize"):
         return obj.keywords
