@@ -23,13 +23,7 @@ from daskcache.catalog.newest import newest_tokens
 from daskcache.catalog.records import RunRecord, now
 from daskcache.catalog.tokens import TokenIndex
 from daskcache.catalog.versions import Latest, VersionInfo
-from daskcache.errors import (
-    CorruptChunkError,
-    EntryNotFoundError,
-    InvalidInputError,
-    StoreError,
-    warn_once,
-)
+from daskcache.errors import CorruptChunkError, EntryNotFoundError, InvalidInputError, StoreError, warn_once
 from daskcache.manifest import Manifest, from_idx, to_idx, to_kerchunk
 from daskcache.names import check_name, check_namespace, is_version
 
@@ -472,12 +466,9 @@ class Catalog:
             if name != self.namespace and stores.exists(self._store(), entry_key(name, entry, "latest"))
         ]
         try:
-            run = hint_of_run(self.namespace, entry, self.runs())
+            records = self.runs()
         except StoreError:
-            run = ""  # a hint is no reason to fail otherwise than by the error that it belongs to
-        parts = [
-            f"no version of {self._shown(entry)} is published",
-            run,
-            hint_of_names(entry, self.entries(), others),
-        ]
-        return EntryNotFoundError("; ".join(part for part in parts if part))
+            records = []  # a hint is no reason to fail otherwise than by the error that it belongs to
+        hints = hint_of_run(self.namespace, entry, records), hint_of_names(entry, self.entries(), others)
+        found = [f"no version of {self._shown(entry)} is published", *filter(None, hints)]
+        return EntryNotFoundError("; ".join(found))
