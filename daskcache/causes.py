@@ -11,9 +11,10 @@ from typing import Any, Literal
 from dask.highlevelgraph import HighLevelGraph
 
 from daskcache.dask_internals import Blockwise, Key
+from daskcache.fingerprint.condense import condense, hash_key, name_directory
 from daskcache.fingerprint.facts import RUNTIME
 from daskcache.fingerprint.sources_base import survey_of
-from daskcache.recipe import Function, Layer, Recipe, condense, hash_key, name_directory, read_steps
+from daskcache.recipe import Function, Layer, Recipe, read_steps
 from daskcache.tokens import GraphTokens, Step
 
 __all__ = ["Change", "Kind", "Tracer", "compare_functions", "describe_gone"]

@@ -8,7 +8,6 @@ holds no code, no values, and of sources their paths without credentials.
 from __future__ import annotations
 
 import hashlib
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,6 +18,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from daskcache.dask_internals import Blockwise, Key
 from daskcache.errors import UncacheableError
+from daskcache.fingerprint.condense import choose_grain, condense, pack, unpack
 from daskcache.fingerprint.facts import (
     RUNTIME,
     FunctionFacts,
@@ -29,18 +29,7 @@ from daskcache.fingerprint.facts import (
 from daskcache.fingerprint.sources_base import survey_of
 from daskcache.tokens import GraphTokens, Step, name_function, steps_of
 
-__all__ = [
-    "Function",
-    "Layer",
-    "Recipe",
-    "condense",
-    "digest_value",
-    "find_function",
-    "hash_key",
-    "name_directory",
-    "read_recipe",
-    "read_steps",
-]
+__all__ = ["Function", "Layer", "Recipe", "digest_value", "find_function", "read_recipe", "read_steps"]
 
 FORMAT = 1
 
@@ -48,8 +37,6 @@ _MOST_LAYERS = 1000
 _MOST_TASKS = 8
 _MOST_POSITIONS = 4
 _MOST_VALUES = 16
-_MOST_OBJECTS = 1024
-_HASH_BYTES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +115,7 @@ class Recipe:
                 for layer in self.layers
             ],
             "objects": {
-                path: [self.grains.get(path, 0), _pack(found)] for path, found in sorted(self.objects.items())
+                path: [self.grains.get(path, 0), pack(found)] for path, found in sorted(self.objects.items())
             },
             "versions": dict(sorted(versions.items())),
             "settings": self.settings,
@@ -157,7 +144,7 @@ class Recipe:
             Layer(tuple(functions[number] for number in numbers), arguments, bool(reads))
             for numbers, arguments, reads in document["layers"]
         )
-        objects = {path: _unpack(packed) for path, (_, packed) in document["objects"].items()}
+        objects = {path: unpack(packed) for path, (_, packed) in document["objects"].items()}
         grains = {path: grain for path, (grain, _) in document["objects"].items() if grain}
         return cls(layers, (), objects, grains, document["settings"], document["runtime"])
 
@@ -209,7 +196,7 @@ def read_recipe(tokens: GraphTokens, graph: HighLevelGraph, outputs: Iterable[st
     objects: dict[str, dict[bytes, bytes]] = {}
     grains: dict[str, int] = {}
     for path, seen in survey_of(fingerprinter).objects.items():
-        grains[path] = _choose_grain(seen)
+        grains[path] = choose_grain(seen)
         objects[path] = condense(seen, grains[path])
     settings = repr((fingerprinter.code_versions, fingerprinter.source_check)).encode()
     return Recipe(
@@ -378,87 +365,6 @@ def _hash(*parts: bytes) -> bytes:
     for part in parts:
         state.update(len(part).to_bytes(8, "big") + part)
     return state.digest()
-
-
-def hash_key(key: str) -> bytes:
-    """Hash the key of a source's object, or of the directory that stands for it: 6 bytes."""
-    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=_HASH_BYTES).digest()
-
-
-def condense(seen: Mapping[str, bytes], grain: int = 0) -> dict[bytes, bytes]:
-    """Give one digest for each object of a source, or for each directory.
-
-    Parameters
-    ----------
-    seen : mapping of str to bytes
-        The objects' digests, by key.
-    grain : int, optional
-        How many parts of a key make its directory; 0: all.
-
-    Returns
-    -------
-    dict of bytes to bytes
-        By the hash of the key.
-
-    Examples
-    --------
-    >>> len(condense({"t/c/0/0": b"a", "t/c/0/1": b"b", "t/c/1/0": b"c"}, grain=3))
-    2
-    """
-    if not grain:
-        return {hash_key(key): digest[:_HASH_BYTES] for key, digest in seen.items()}
-    sums: dict[str, int] = {}
-    for key, digest in seen.items():
-        directory = name_directory(key, grain)
-        sums[directory] = sums.get(directory, 0) + int.from_bytes(digest, "big")
-    return {
-        hash_key(directory): (total % (1 << 160)).to_bytes(20, "big")[-_HASH_BYTES:]
-        for directory, total in islice(sorted(sums.items()), _MOST_OBJECTS)
-    }
-
-
-def name_directory(key: str, grain: int) -> str:
-    """Give the first parts of an object's key.
-
-    Parameters
-    ----------
-    key : str
-        Such as ``t2m/c/3/0/0``, or of Zarr's older format ``t2m/3.0.0``.
-    grain : int
-        How many parts.
-
-    Returns
-    -------
-    str
-        With slashes.
-
-    Examples
-    --------
-    >>> name_directory("t2m/3.0.0", 2)
-    't2m/3'
-    """
-    return "/".join(key.replace(".", "/").split("/")[:grain])
-
-
-def _choose_grain(seen: Mapping[str, bytes]) -> int:
-    if len(seen) <= _MOST_OBJECTS:
-        return 0
-    grain = len(next(iter(seen)).replace(".", "/").split("/")) - 1
-    while grain > 1 and len({name_directory(key, grain) for key in seen}) > _MOST_OBJECTS:
-        grain -= 1
-    return max(grain, 1)
-
-
-def _pack(objects: Mapping[bytes, bytes]) -> str:
-    return b64encode(b"".join(key + digest for key, digest in sorted(objects.items()))).decode()
-
-
-def _unpack(packed: str) -> dict[bytes, bytes]:
-    data = b64decode(packed)
-    width = 2 * _HASH_BYTES
-    return {
-        data[at : at + _HASH_BYTES]: data[at + _HASH_BYTES : at + width] for at in range(0, len(data), width)
-    }
 
 
 def _function_to_json(function: Function) -> list[Any]:

@@ -52,7 +52,17 @@ _known: dict[bytes, FunctionFacts] = {}
 
 
 def shorten_digest(digest: bytes) -> str:
-    """Give enough of a digest to tell two recipes apart: 8 characters.
+    """Give enough of a digest to tell two recipes apart.
+
+    Parameters
+    ----------
+    digest : bytes
+        At least 6 bytes.
+
+    Returns
+    -------
+    str
+        8 characters.
 
     Examples
     --------

@@ -22,7 +22,7 @@ from daskcache import recipe as recipe_module
 from daskcache.catalog import Catalog
 from daskcache.config import Settings
 from daskcache.explain import Explanation
-from daskcache.fingerprint import distributions, facts
+from daskcache.fingerprint import condense, distributions, facts
 from tests.workspace import Workspace
 
 MODULE = """
@@ -311,7 +311,7 @@ def test_a_file_that_a_function_declares(workspace: Workspace, tmp_path: Path) -
 
 
 def test_very_many_objects_are_condensed(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipe_module, "_MOST_OBJECTS", 4)
+    monkeypatch.setattr(condense, "_MOST_OBJECTS", 4)
     (open_source(source) + 1).cache.persist("entry")
     info: Any = Catalog(Settings.from_config().store).open("entry").info
     grain, packed = info["recipe"]["objects"][f"{source}/t2m"]
