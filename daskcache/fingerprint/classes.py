@@ -99,9 +99,9 @@ def _is_made_at_run_time(obj: type) -> bool:
 
 def _without_hash(value: Any) -> Any:
     """Leave out the ``__hash__`` that attrs writes, with a number of this process in it; the fields say it all."""
-    code = getattr(value, "__code__", None)
-    is_made = value is not None and getattr(value, "__name__", None) == "__hash__" and code is not None
-    return True if is_made and code.co_filename.startswith("<attrs generated") else value
+    if not isinstance(value, types.FunctionType) or value.__name__ != "__hash__":
+        return value
+    return True if value.__code__.co_filename.startswith("<attrs generated") else value
 
 
 def name_of(obj: type) -> str:

@@ -316,9 +316,7 @@ class IcechunkPlace(Place):
                     self._found(kind, path, (offset, length), inlined.get(row), f"{directory}/{position}"),
                 )
 
-    def _found(
-        self, kind: int, path: str, part: tuple[int, int], inline: bytes | None, where: str
-    ) -> Found:
+    def _found(self, kind: int, path: str, part: tuple[int, int], inline: bytes | None, where: str) -> Found:
         if inline is not None:
             # Each by a name of its own, or a guard would compare one with another.
             return Found(f"icechunk:inline/{where}", (len(inline), hash_bytes(iter((inline,))).hex()))
