@@ -150,7 +150,9 @@ def see_file(fp: Fingerprinter, file: FileSource) -> tuple[bytes, Seen]:
                 f"reads {file.name}, and there is no such file or directory; check the path and where it was "
                 "made absolute"
             )
-        place, keys = located
+        made, keys = located
+        # What the survey remembers of contents goes by the identity of the place, which has to stay its own.
+        place = survey.place(file, ("file source", file), lambda: made)
         looks = place.look(keys, "", len(keys))
         objects = [survey.digest_object(place, key, look) for key, look in zip(keys, looks, strict=True)]
         survey.record(file.name, objects, fp.sources)

@@ -318,6 +318,14 @@ def test_content_is_the_same_elsewhere(table: Path) -> None:
     assert fingerprint(source(copied)) != fingerprint(source(table))
 
 
+def test_content_of_many_files_in_one_pass(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.txt" for number in range(50)]
+    for number, path in enumerate(paths):
+        path.write_text(str(number))
+    fingerprinter = Fingerprinter(source_check="content")
+    assert len({fingerprinter.fingerprint(source(path)) for path in paths}) == len(paths)
+
+
 def test_aliases(table: Path, tmp_path: Path) -> None:
     mirror = tmp_path / "mirror" / "a.txt"
     mirror.parent.mkdir()
