@@ -238,7 +238,11 @@ def _to_strings(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 def _from_raw(raw: np.ndarray[Any, Any], spec: ChunkSpec, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
     if spec.dtype == STRING:
-        return raw if raw.dtype == dtype else raw.astype(dtype.newbyteorder("=")).astype(dtype, copy=False)
+        if raw.dtype == dtype:
+            return raw
+        # StringDType has no byte order, and may differ in what else it takes.
+        native = dtype if dtype.kind == "T" else dtype.newbyteorder("=")
+        return raw.astype(native).astype(dtype, copy=False)
     values: np.ndarray[Any, Any] = raw.view(dtype)
     return values[..., 0] if dtype.kind == "S" else values
 
