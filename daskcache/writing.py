@@ -144,16 +144,19 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
 def _as_declared(block: Any, target: StoredBlock) -> Any:
     """Give a 0-d block the declared dtype where its value says the same.
 
-    Scalars know neither byte order nor the length of texts, and that of a StringDType is Python's own.
+    Scalars know neither byte order nor the length of texts, and that of a StringDType is Python's own. So scalars of
+    two dtypes may have one token, and what was stored of one be loaded for the other.
     """
-    if target.shape or not isinstance(block, np.generic | str | bytes | bool | int | float | complex):
+    scalars = np.ndarray | np.generic | str | bytes | bool | int | float | complex
+    if target.shape or not isinstance(block, scalars) or np.shape(block):
         return block
     if isinstance(block, str) and target.dtype.kind == "T":
         return np.array(block, target.dtype)
     array = np.asarray(block)
-    is_text = array.dtype.kind == target.dtype.kind and array.dtype.kind in "US"
-    is_equal = np.can_cast(array.dtype, target.dtype, "safe" if is_text else "equiv")
-    return array.astype(target.dtype) if is_equal else block
+    if array.dtype.kind == target.dtype.kind and array.dtype.kind in "US":
+        text = array.astype(target.dtype)
+        return text if text == array else block
+    return array.astype(target.dtype) if np.can_cast(array.dtype, target.dtype, "equiv") else block
 
 
 def unstored_in(run: str) -> str:

@@ -299,6 +299,19 @@ def test_a_meta_that_lies(function: Any, message: str, store_root: Path) -> None
         daskcache.open("entry")
 
 
+def test_scalars_of_alike_dtypes_share_what_is_stored() -> None:
+    for first, second in [("<f4", ">f4"), ("<U2", ">U7"), ("S1", "S3"), ("<M8[s]", ">M8[s]"), ("U1", "T")]:
+        for dtypes in [(first, second), (second, first)]:
+            for dtype in dtypes:
+                ds = one(
+                    da.from_array(
+                        np.array(["1", "2"] if dtype[-1] not in "4]" else [1, 2]).astype(dtype), chunks=1
+                    )[0],
+                    (),
+                )
+                assert_same(daskcache.persist(ds), ds)
+
+
 @pytest.mark.parametrize("chunks", ["auto", 2, {"x": 3}, {"x": (1, 3)}, {}, {"x": -1}])
 def test_chunks_as_the_object_itself_has_them(chunks: Any) -> None:
     ds = xr.Dataset(
