@@ -124,7 +124,7 @@ def load_task(key: Key, block: StoredBlock) -> Task:
     Returns
     -------
     Task
-        dask's ``getter`` on the stored block.
+        A ``getter`` of dask's on the stored block.
     """
     return Task(
         key,

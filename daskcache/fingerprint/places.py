@@ -214,6 +214,11 @@ def local_place_of(store: Store) -> Place | None:
 def clean_url(url: str) -> str:
     """Drop credentials, query and fragment from a URL; an object store's keys stay as they are.
 
+    Returns
+    -------
+    str
+        The URL that may be shown and stored.
+
     Examples
     --------
     >>> clean_url("https://user:secret@host/a.nc?signature=1")

@@ -331,6 +331,11 @@ class IcechunkPlace(Place):
 def place_of_store(store: Store) -> Place:
     """Give the place of a Zarr store.
 
+    Returns
+    -------
+    Place
+        Where its objects lie.
+
     Raises
     ------
     UncacheableError
@@ -358,6 +363,11 @@ def place_of_store(store: Store) -> Place:
 def place_of_filesystem(fs: AbstractFileSystem, path: str) -> Place:
     """Give the place of a path of an fsspec filesystem.
 
+    Returns
+    -------
+    Place
+        Where the file lies.
+
     Raises
     ------
     UncacheableError
@@ -382,6 +392,11 @@ def place_of_filesystem(fs: AbstractFileSystem, path: str) -> Place:
 
 def place_of_url(url: str) -> Place:
     """Give the place of one file, by path or URL, opened with the surroundings' own credentials.
+
+    Returns
+    -------
+    Place
+        Where the file lies.
 
     Raises
     ------

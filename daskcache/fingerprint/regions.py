@@ -179,6 +179,11 @@ Region = Outer | Points
 def expand_index(index: Any, ndim: int, hidden: int = 0) -> tuple[Any, ...]:
     """Give one entry for each of `ndim` axes, the `hidden` last of them whole.
 
+    Returns
+    -------
+    tuple
+        One entry for each axis.
+
     Raises
     ------
     UncacheableError

@@ -29,6 +29,11 @@ def find_file(path: Any, survey: Survey, reader: str) -> Place:
     reader : str
         Which class reads it, for the error.
 
+    Returns
+    -------
+    Place
+        Where it lies.
+
     Raises
     ------
     UncacheableError
@@ -43,6 +48,11 @@ def find_file(path: Any, survey: Survey, reader: str) -> Place:
 
 def find_file_object(file: Any, survey: Survey, reader: str) -> Place:
     """Give the place of the file behind an open file object: a local file's, or one of fsspec's.
+
+    Returns
+    -------
+    Place
+        Where it lies.
 
     Raises
     ------

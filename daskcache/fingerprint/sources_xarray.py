@@ -109,6 +109,11 @@ def unwrap(array: Any, survey: Survey, find: Find) -> Trace:
     find : callable
         Gives the trace of what lies under the wrapper.
 
+    Returns
+    -------
+    Trace
+        What is read, and what is done to it.
+
     Raises
     ------
     UncacheableError

@@ -79,6 +79,11 @@ def is_transparent(func: Any) -> bool:
 
     Only plain functions of the package itself: an object may have every attribute that it is asked for, and
     ``functools.wraps`` copies attributes on to functions that do more.
+
+    Returns
+    -------
+    bool
+        True for marks and writes.
     """
     return (
         isinstance(func, FunctionType)
@@ -126,6 +131,11 @@ def is_unknown_array(value: object, fingerprinter: Fingerprinter) -> bool:
     """Whether something that is read region by region may be a file's, of which nobody says whether it has changed.
 
     The user's own classes are not: what their methods read is seen.
+
+    Returns
+    -------
+    bool
+        True where nobody says whether it has changed.
     """
     kind = type(value)
     if isinstance(value, np.ndarray) or kind.__module__.partition(".")[0] in _IN_MEMORY:
