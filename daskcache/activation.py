@@ -54,6 +54,9 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
         chained = current.chained if isinstance(current, Optimizer) else current
         if chained is False:
             chained = dont_optimize
+        if not isinstance(current, Optimizer):
+            # Somebody has put dask's setting back by other means.
+            _active.clear()
         self.settings = resolved
         # Explicit calls, such as persist, read the configuration: they shall find what was activated.
         self._set = dask.config.set(
@@ -79,19 +82,26 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
                 },
             }
         )
+        _active.append(self)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._set.__exit__(None, None, None)
+        if self in _active:
+            _active.remove(self)
+            self._set.__exit__(None, None, None)
 
     def __repr__(self) -> str:
         return f"<daskcache: active on {describe(self.settings.store)}, namespace {self.settings.namespace}>"
 
 
+_active: list[activate] = []
+"""What is switched on, in that order."""
+
+
 def deactivate() -> None:
-    """Switch the pass off; an optimizer that was set before is back in its place.
+    """Switch the pass off; an optimizer that was set before is back in its place, and so is the configuration.
 
     Examples
     --------
@@ -101,15 +111,12 @@ def deactivate() -> None:
     >>> dask.config.get("array_optimize", None) is None
     True
     """
-    current = dask.config.get(_HOOK, None)
-    if not isinstance(current, Optimizer):
+    if active_settings() is None:
         return
-    dask.config.set({"daskcache.enabled": False})
-    if current.chained is None:
-        # A setting of None would switch dask's own optimizer off.
-        dask.config.pop(_HOOK)
-    else:
-        dask.config.set({_HOOK: current.chained})
+    while _active:
+        _active[-1].__exit__()
+    if dask.config.get("daskcache.enabled", False):
+        dask.config.set({"daskcache.enabled": False})
 
 
 def active_settings() -> Settings | None:

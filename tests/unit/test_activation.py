@@ -1,5 +1,10 @@
 """Switching the pass on and off: as a call, as a context manager, nested, beside other optimizers."""
 
+import copy
+import os
+import subprocess
+import sys
+
 import dask
 import dask.array as da
 import numpy as np
@@ -27,8 +32,6 @@ def restored():
 @pytest.fixture
 def clean():
     """Calls without a context change dask's configuration, as they are meant to."""
-    import copy
-
     before = copy.deepcopy(dask.config.config)
     yield
     dask.config.config.clear()
@@ -48,6 +51,7 @@ def test_as_a_context(store_root):
 
 
 def test_as_a_call(clean, tmp_path):
+    before = copy.deepcopy(dask.config.config)
     daskcache.activate(str(tmp_path / "a"))
     assert active_settings().store == str(tmp_path / "a")
     daskcache.activate(str(tmp_path / "b"))
@@ -55,8 +59,21 @@ def test_as_a_call(clean, tmp_path):
     assert active_settings().store == str(tmp_path / "b")
     daskcache.deactivate()
     assert hook() is None
+    assert dask.config.config == before, "nothing of what was activated is left"
     daskcache.deactivate()
     assert "array_optimize" not in dask.config.config
+
+
+def test_deactivate_ends_a_context_and_what_was_enabled(clean, tmp_path):
+    before = copy.deepcopy(dask.config.config)
+    with daskcache.activate(str(tmp_path / "a")):
+        daskcache.deactivate()
+        assert active_settings() is None
+    assert dask.config.config == before
+    dask.config.set({"daskcache.enabled": True})
+    daskcache.activate(str(tmp_path / "a"))
+    daskcache.deactivate()
+    assert dask.config.get("daskcache.enabled") is False
 
 
 def test_nested(store_root):
@@ -118,3 +135,23 @@ def test_bad_settings_change_nothing(store_root):
         daskcache.activate(mode="sometimes")
     assert hook() is None
     assert not store_root.exists(), "nothing is looked at"
+
+
+PRINT_HOOK = """
+import dask, daskcache
+hook = dask.config.get("array_optimize", None)
+print(type(hook).__name__, hook and hook.settings.store)
+"""
+
+
+@pytest.mark.parametrize("enabled", ["True", "False", None])
+def test_the_environment_switches_it_on(enabled, tmp_path):
+    store = str(tmp_path / "store")
+    environment = os.environ | {"DASK_DASKCACHE__STORE": store}
+    if enabled is not None:
+        environment["DASK_DASKCACHE__ENABLED"] = enabled
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT_HOOK], env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == (f"Optimizer {store}" if enabled == "True" else "NoneType None")
