@@ -103,6 +103,32 @@ def test_default_store_lies_below_the_cache_directory() -> None:
     assert Path(default_store()).is_relative_to(os.environ["XDG_CACHE_HOME"])
 
 
+def test_without_a_configured_store_entries_lie_in_the_default_one(tmp_path: Path) -> None:
+    home = {
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "DASK_CONFIG": str(tmp_path / "dask"),
+    }
+    root = tmp_path / "cache" / "daskcache" / "store"
+    for program, printed in [
+        ("daskcache.persist(da.arange(4, chunks=2) * 2, 'entry')", ""),
+        ("print(daskcache.open('entry').compute().tolist())", "[0, 2, 4, 6]"),
+    ]:
+        done = subprocess.run(
+            [sys.executable, "-c", f"import dask.array as da, daskcache; {program}"],
+            env={**os.environ, **home},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.strip() == printed
+    assert len(list(root.glob("chunks/*/*"))) == 2
+    assert (root / "namespaces" / "default" / "entry").is_dir()
+
+
 def test_ensure_file_writes_a_commented_copy(tmp_path: Path) -> None:
     read_settings(tmp_path, {}, "settings.store")
     lines = (tmp_path / "dask" / "daskcache.yaml").read_text(encoding="utf-8").splitlines()

@@ -70,6 +70,14 @@ def test_a_cold_persist_puts_each_block_once_and_asks_a_constant_number_of_times
     assert sum(besides(again).values()) <= sum(besides(many).values()) + 6, (many, again)
 
 
+def test_ten_times_the_blocks_are_ten_times_the_puts_and_nothing_else(asked):
+    # Each into a store of its own: what an earlier entry costs is another question.
+    one = asked_by(asked, lambda: daskcache.persist(pipeline(40), "entry", store=f"{asked.url}-one"))
+    ten = asked_by(asked, lambda: daskcache.persist(pipeline(400), "entry", store=f"{asked.url}-ten"))
+    assert (one["create", "chunks"], ten["create", "chunks"]) == (40, 400)
+    assert besides(ten) == besides(one)
+
+
 def test_a_warm_persist_puts_no_block_and_looks_at_none(asked):
     url = asked.url
     daskcache.persist(pipeline(40), "entry", store=url)
