@@ -132,6 +132,25 @@ class Quantity(np.ndarray):
     """Stands for pint's: values with a unit."""
 
 
+class Sparse(np.lib.mixins.NDArrayOperatorsMixin):
+    """Stands for sparse's: arrays that are no numpy arrays and do not become any."""
+
+    def __init__(self, dtype: Any, shape: tuple[int, ...]) -> None:
+        self.dtype, self.shape, self.ndim = dtype, shape, len(shape)
+
+    def __getitem__(self, index: Any) -> Sparse:
+        return self
+
+    def astype(self, *args: Any, **kwargs: Any) -> Sparse:
+        return self
+
+    def __array_function__(self, *args: Any) -> Any:
+        return NotImplemented
+
+    def __array_ufunc__(self, *args: Any, **kwargs: Any) -> Any:
+        return NotImplemented
+
+
 def multi_index() -> xr.Dataset:
     return xr.Dataset({"v": (("a", "b"), np.zeros((2, 2)))}, {"a": [1, 2], "b": [1, 2]}).stack(z=("a", "b"))
 
@@ -144,6 +163,7 @@ UNSTORABLE: dict[str, tuple[Callable[[Calls], Any], str]] = {
     ),
     "long_double": (lambda c: one(c.array(np.empty(0, "g"))), "convert to float64"),
     "units": (lambda c: one(c.array(np.empty(0).view(Quantity))), "Quantity, not plain numpy arrays"),
+    "sparse": (lambda c: one(c.array(Sparse(np.dtype("f8"), (0,)))), "Sparse, not plain numpy arrays"),
     "unknown_chunks": (
         lambda c: one(c.array(np.empty(0))[c.array(np.empty(0)) > 1]),
         "call compute_chunk_sizes",
@@ -192,10 +212,15 @@ def test_what_cannot_be_stored_says_so_before_any_compute(name: str, act: Any, s
     assert not store_root.exists()
 
 
-def test_masked_arrays_are_refused() -> None:
+@pytest.mark.parametrize("act", [daskcache.persist, daskcache.checkpoint, daskcache.token, daskcache.status])
+def test_masked_arrays_are_refused_before_any_compute(act: Any) -> None:
     # Those of a Dataset are filled by xarray itself.
-    with pytest.raises(UncacheableError, match="MaskedArray, not plain numpy arrays"):
-        daskcache.persist(da.ma.masked_greater(da.arange(4, chunks=2), 2))
+    calls = Calls()
+    masked = calls.array(np.ma.MaskedArray(np.empty(0)))
+    for thing in (masked, da.ma.masked_greater(calls.array(np.empty(0)), 2)):
+        with pytest.raises(UncacheableError, match="MaskedArray, not plain numpy arrays"):
+            act(thing)
+    assert calls.made == 0
 
 
 def test_names_that_are_refused() -> None:
