@@ -12,7 +12,7 @@ from dask.highlevelgraph import HighLevelGraph
 
 from daskcache.chunks import Grid, group_of, plan_grid
 from daskcache.config import Settings
-from daskcache.dask_internals import Blockwise, DataNode, Task, TaskRef, blockwise_token
+from daskcache.dask_internals import Blockwise, DataNode, Task, TaskRef, blockwise_token, meta_of
 from daskcache.datasets import Outline, OutlineVariable
 from daskcache.graph import BlockLookup, StoredBlocks, name_layer
 from daskcache.pool import StoredBlock
@@ -109,7 +109,7 @@ def mark(array: da.Array, checkpoint: Checkpoint) -> da.Array:
     graph = HighLevelGraph(
         {**array.dask.layers, name: layer}, {**array.dask.dependencies, name: {array.name}}
     )
-    return da.Array(graph, name, array.chunks, meta=array._meta)
+    return da.Array(graph, name, array.chunks, meta=meta_of(array))
 
 
 def find_checkpoints(dsk: HighLevelGraph) -> dict[str, Checkpoint]:

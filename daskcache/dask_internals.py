@@ -28,6 +28,7 @@ from dask._task_spec import (
     parse_input,
 )
 from dask.array.core import (
+    Array,
     _pass_extra_kwargs,
     getter,
     getter_inline,
@@ -72,6 +73,7 @@ __all__ = [
     "execute_subgraph",
     "getter",
     "identity_cast",
+    "meta_of",
     "parse_input",
     "pass_extra_kwargs",
     "trim_overlap",
@@ -121,3 +123,25 @@ def coordinate_maps(
         dims, layer.output_indices, layer.numblocks, layer.indices, concatenate
     )
     return maps, axes, dummies
+
+
+def meta_of(array: Array) -> Any:
+    """Give the empty array that stands for an array's blocks: their type and dtype.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        Nothing of it is computed.
+
+    Returns
+    -------
+    array-like
+        With as many dimensions as the array, of no size.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> meta_of(da.ones((4, 6), chunks=2))
+    array([], shape=(0, 0), dtype=float64)
+    """
+    return array._meta

@@ -18,6 +18,7 @@ import xarray as xr
 from daskcache.attributes import encode_attribute
 from daskcache.chunks import ChunkSpec, check_storable, decode, plan_grid
 from daskcache.config import Codecs
+from daskcache.dask_internals import meta_of
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.graph import StoredBlocks, load_array, name_layer
 from daskcache.manifest import (
@@ -176,7 +177,7 @@ def outline(obj: Collection) -> tuple[Outline, dict[str, da.Array]]:
     """
     if isinstance(obj, da.Array):
         # Now, because xarray makes plain arrays of masked ones.
-        check_storable(obj.dtype, obj._meta)
+        check_storable(obj.dtype, meta_of(obj))
     parts = split(obj)
     arrays: dict[str, da.Array] = {}
     nodes: dict[str, Node] = {}
@@ -229,7 +230,7 @@ def _check_variable(name: Any, variable: xr.Variable, dataset: xr.Dataset) -> No
         )
     array = _dask_array(variable)
     if array is not None:
-        check_storable(array.dtype, array._meta)
+        check_storable(array.dtype, meta_of(array))
         plan_grid(array.chunks, array.dtype)
     elif not isinstance(variable.dtype, np.dtype):
         raise UncacheableError(

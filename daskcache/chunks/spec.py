@@ -363,7 +363,7 @@ def check_storable(dtype: Any, meta: Any = None) -> None:
     dtype : dtype-like
         What the blocks are declared to hold.
     meta : array-like, optional
-        dask's ``_meta``: an empty array of the blocks' type.
+        An empty array of the blocks' type, as dask has one.
 
     Raises
     ------

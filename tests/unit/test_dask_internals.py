@@ -32,6 +32,7 @@ from daskcache.dask_internals import (
     coordinate_maps,
     execute_subgraph,
     identity_cast,
+    meta_of,
     parse_input,
     pass_extra_kwargs,
     trim_overlap,
@@ -186,3 +187,10 @@ def test_dask_passes_its_own_optimizer_a_graph_and_keys() -> None:
         assert int((da.ones(4, chunks=2) + 1).sum().compute()) == 8
     assert seen
     assert seen[0][0] is HighLevelGraph
+
+
+def test_an_array_knows_the_type_of_its_blocks() -> None:
+    # Else masked and other arrays would be stored, and come back as plain ones.
+    plain = da.ones((4, 6), chunks=2, dtype="f4")
+    assert (type(meta_of(plain)), meta_of(plain).dtype) == (np.ndarray, np.dtype("f4"))
+    assert isinstance(meta_of(da.ma.masked_greater(plain, 0)), np.ma.MaskedArray)
