@@ -93,6 +93,9 @@ def persist(
     Costs one put for each missing block, one listing for each group of siblings, and a constant number of requests
     besides. Blocks that are finished survive whatever happens to the rest.
 
+    How much is stored at most, in about what time and where, is told before anything is computed: to the logger
+    ``daskcache`` at level INFO, and on a terminal, or with ``daskcache.progress`` true, on standard error as well.
+
     Examples
     --------
     >>> import dask.array as da

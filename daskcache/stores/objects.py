@@ -348,8 +348,12 @@ def free_bytes(store: Store) -> int | None:
 
     Examples
     --------
+    >>> import tempfile
     >>> from daskcache import stores
-    >>> free_bytes(stores.open("/tmp")) > 0
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     free_bytes(stores.open(directory)) > 0
+    True
+    >>> free_bytes(stores.open("memory://doc-free")) is None
     True
     """
     if not isinstance(store, LocalStore):
