@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[2]
 SEEDS = ["0", "1", "42", "random"]
 
 # dask's einsum contracts several dimensions, of which at least one has several blocks, in the order of a
-# set: another sum for another seed. docs/design/0001-tokens.md lists them.
+# set: another sum for another seed. docs/design/0001-how-a-block-gets-its-token.md
+# lists them.
 MISSES = ("einsum_several", "weighted")
 # Without consolidated metadata Zarr lists a group's arrays in no order, and xr.map_blocks hands the function a dataset
 # with its variables in that order, which the function can see.

@@ -96,7 +96,7 @@ def run_to_the_end(root, how):
 
 
 def check_whole(root):
-    """Each object there is decodes: the reader checks sums, and would raise."""
+    """No object there is empty or cut down to its checksum; `rerun` reads all, and the reader checks sums."""
     for path in objects(root):
         assert path.stat().st_size > 4, "an object that is there is whole"
 
