@@ -1,0 +1,68 @@
+"""The scripts find a Python that runs, whatever lies on PATH."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+LIB = Path(__file__).parents[2] / "ci" / "lib.sh"
+BASH = shutil.which("bash")
+
+pytestmark = pytest.mark.skipif(BASH is None, reason="bash is not installed")
+
+
+def program(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!{BASH}\n{text}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def find_python(
+    home: Path, *path: Path, script: str = "find_python", **environment: str
+) -> tuple[int, str, str]:
+    """Call the function with this PATH, below an empty home directory."""
+    done = subprocess.run(
+        [
+            str(BASH),
+            "-c",
+            'PATH=/usr/bin:/bin . "$1"; PATH=$2; eval "$3"',
+            "-",
+            str(LIB),
+            ":".join(map(str, path)),
+            script,
+        ],
+        env={"HOME": str(home), **environment},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout.strip(), done.stderr
+
+
+# What a version manager leaves where a version is not installed, and a Python that is too old or bare.
+SHIM = "echo 'pyenv: python3: command not found' >&2; exit 127"
+WORKS = f'exec {sys.executable} "$@"'
+
+
+def test_a_shim_that_fails_is_skipped(tmp_path: Path) -> None:
+    for name in ("python3.12", "python3", "python"):
+        program(tmp_path / "shims" / name, SHIM)
+    works = program(tmp_path / "bin" / "python3.12", WORKS)
+    found = find_python(tmp_path, tmp_path / "shims", tmp_path / "bin")
+    assert found == (0, str(works), "")
+
+
+def test_none_that_runs_is_said(tmp_path: Path) -> None:
+    program(tmp_path / "shims" / "python3", SHIM)
+    # Nothing runs, in whatever place of this machine it lies.
+    script = "python_runs() { return 1; }; find_python; echo not reached"
+    status, found, errors = find_python(tmp_path, tmp_path / "shims", script=script)
+    assert (status, found) == (1, "")
+    assert errors.startswith("error: found no Python 3.12 or newer that runs and has ensurepip")
+    assert "DASKCACHE_PYTHON=/path/to/python3.12" in errors
