@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from daskcache.publishing import Publication, draft_manifest
 from daskcache.writing import unstored_in
 
 __all__ = ["publish_checkpoints"]
+
+logger = logging.getLogger("daskcache")
 
 
 def publish_checkpoints(
@@ -117,10 +120,15 @@ def publish_checkpoints(
 
 
 def _is_published(catalog: Catalog, entry: str, version: str) -> bool:
+    """Whether an entry's name opens a version already, or nobody can make it do so."""
     try:
         latest = catalog.latest(entry)
     except CorruptChunkError:
         return False  # publishing repairs it
+    except StoreError as error:
+        # The namespace's index has warned of it.
+        logger.info("the stored blocks of %r are not published: %s", entry, error)
+        return True
     return latest is not None and latest.version == version
 
 
