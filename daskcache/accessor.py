@@ -46,6 +46,13 @@ class CacheAccessor:
         -------
         str
             40 hex digits; see `daskcache.token`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> ds = xr.Dataset({"t": ("x", da.arange(4, chunks=2))})
+        >>> ds.cache.token == (ds + 0).cache.token, len(ds.cache.token)
+        (False, 40)
         """
         return token(self._obj)
 
@@ -74,6 +81,13 @@ class CacheAccessor:
         -------
         xarray.Dataset, xarray.DataArray or xarray.DataTree
             The same kind of object, lazy, read from the store; see `daskcache.persist`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> ds = xr.Dataset({"t": ("x", da.arange(4, chunks=2))})
+        >>> ds.cache.persist("numbers", store="memory://doc-accessor-persist").t.values
+        array([0, 1, 2, 3])
         """
         return persist(self._obj, name, namespace=namespace, store=store, chunks=chunks)
 
@@ -95,6 +109,15 @@ class CacheAccessor:
         -------
         xarray.Dataset, xarray.DataArray or xarray.DataTree
             The same values; see `daskcache.checkpoint`.
+
+        Examples
+        --------
+        >>> import dask.array as da, daskcache
+        >>> ds = xr.Dataset({"t": ("x", da.arange(4, chunks=2))})
+        >>> with daskcache.activate("memory://doc-accessor-checkpoint"):
+        ...     _ = ds.cache.checkpoint("numbers").mean().compute()
+        ...     daskcache.open("numbers").t.values
+        array([0, 1, 2, 3])
         """
         return checkpoint(self._obj, name, namespace=namespace, store=store)
 
@@ -110,6 +133,14 @@ class CacheAccessor:
         -------
         Status
             Counts and bytes for each variable; see `daskcache.status.status`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> ds = xr.Dataset({"t": ("x", da.arange(4, chunks=2))})
+        >>> _ = ds.isel(x=slice(2)).cache.persist(store="memory://doc-accessor-status")
+        >>> ds.cache.status(store="memory://doc-accessor-status").is_complete
+        False
         """
         return status(self._obj, store=store)
 
@@ -131,6 +162,15 @@ class CacheAccessor:
         -------
         Explanation
             Each cause with the number of missing blocks that depend on it; see `daskcache.explain`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> ds = xr.Dataset({"t": ("x", da.arange(4, chunks=2))})
+        >>> _ = ds.clip(0, 1).cache.persist("clipped", store="memory://doc-accessor-explain")
+        >>> ds.clip(0, 2).cache.explain("clipped", store="memory://doc-accessor-explain")
+        2 of 2 blocks are not stored in memory://doc-accessor-explain, compared with default/clipped@...
+          2: argument `a_max` of `numpy.clip` changed
         """
         return explain(self._obj, name, namespace=namespace, store=store)
 
