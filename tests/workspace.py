@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
@@ -41,6 +42,9 @@ class Workspace:
             if str(getattr(module, "__file__", None) or "").startswith(str(self.root)):
                 del sys.modules[name]
         importlib.invalidate_caches()
+        # Compiled files are told from others by size and second: an edit may change neither.
+        for cache in self.root.rglob("__pycache__"):
+            shutil.rmtree(cache)
 
     def load(self, name: str) -> ModuleType:
         """Import a module."""

@@ -184,7 +184,8 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
         content = _content(closure[read.name])
         _add_read(fp, parts, "closure", read.name, content, read.attributes, read.call, title)
     missing = object()
-    builtins: dict[str, Any] = func.__builtins__  # type: ignore[attr-defined]
+    function: Any = func
+    builtins: dict[str, Any] = function.__builtins__
     for read in facts.globals:
         value = func.__globals__.get(read.name, missing)
         if value is missing:

@@ -186,7 +186,9 @@ def test_no_secret_is_in_a_graph(store_root, monkeypatch):
         x = daskcache.checkpoint(doubled(), "x")
         x.compute()
         (planned,) = dask.optimize(x + 1)
-        for thing in (dask.config.get("array_optimize"), dict(planned.dask), x.dask):
+        optimizer = dask.config.get("array_optimize")
+        for thing in (optimizer, dict(planned.dask), x.dask):
             data = pickle.dumps(thing)
             assert b"a-very-secret-key" not in data
-            assert len(data) < 20_000
+            # The optimizer names each function that the user has loaded, here those of all tests.
+            assert thing is optimizer or len(data) < 20_000
