@@ -87,7 +87,7 @@ def test_no_accepted_name_escapes(name: str) -> None:
         check_name(name)
     except InvalidInputError:
         return
-    base = "/root/namespaces/default"
+    base = "/store/namespaces/default"
     for path in (posixpath.normpath(f"{base}/{name}"), os.path.abspath(f"{base}/{name}")):
         assert path == f"{base}/{name}"
     windows = PureWindowsPath("C:/root") / name
