@@ -22,6 +22,18 @@ settings.load_profile(os.environ.get("DASKCACHE_HYPOTHESIS_PROFILE", "dev"))
 _PROGRAMS = {"redis": "redis-server", "nginx": "nginx", "sshd": "sshd", "moto": "moto_server"}
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--nightly", action="store_true", help="also run tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--nightly"):
+        return
+    held = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=held)
+    items[:] = [item for item in items if item not in held]
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("server"):
         program = _PROGRAMS[mark.args[0]]
