@@ -1,58 +1,30 @@
-"""The command ``daskcache``, which is also ``dask cache``."""
+"""``daskcache ls`` and ``daskcache show``: what is stored."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import click
 from dask.utils import format_bytes
 
 from daskcache.catalog import Catalog, VersionInfo
+from daskcache.cli.group import JSON_OPTION, cache, print_json, print_table
 from daskcache.config import Settings
-from daskcache.errors import DaskcacheError, InvalidInputError, MissingExtraError
+from daskcache.errors import InvalidInputError
 from daskcache.manifest import StoredVariable
 from daskcache.stores import describe
 
-try:
-    import click
-except ImportError as error:
-    raise MissingExtraError(
-        "the command needs click; install the extra: pip install 'daskcache[cli]'"
-    ) from error
-
-__all__ = ["cache", "main"]
+__all__ = ["ls", "show"]
 
 # So many digits tell versions apart in a listing; `show` takes them too.
 _VERSION_DIGITS = 12
 
-_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-class _Group(click.Group):
-    """A group in which every error of ours is one line on stderr and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DaskcacheError as error:
-            raise click.ClickException(str(error)) from error
-
-
-@click.group(cls=_Group, name="cache", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--store", metavar="URL", help="Path or URL of the store; by default the configured one.")
-@click.option("--namespace", metavar="NAME", help="By default the configured one.")
-@click.version_option(package_name="daskcache", prog_name="daskcache")
-@click.pass_context
-def cache(ctx: click.Context, store: str | None, namespace: str | None) -> None:
-    """Look at what daskcache has stored."""
-    ctx.obj = {"store": store, "namespace": namespace}
-
 
 @cache.command()
 @click.option("--all", "everywhere", is_flag=True, help="List every namespace of the store.")
-@_JSON
+@JSON_OPTION
 @click.pass_obj
 def ls(options: dict[str, str | None], everywhere: bool, as_json: bool) -> None:
     """List the entries: newest version, when it was published, and how much it holds."""
@@ -66,10 +38,10 @@ def ls(options: dict[str, str | None], everywhere: bool, as_json: bool) -> None:
         for entry in catalog.entries()
     ]
     if as_json:
-        _print_json({"store": describe(settings.store), "entries": rows})
+        print_json({"store": describe(settings.store), "entries": rows})
     elif rows:
         head = ("namespace", "entry", "version", "published", "versions", "blocks", "size")
-        _print_table(
+        print_table(
             [head]
             + [
                 (
@@ -92,7 +64,7 @@ def ls(options: dict[str, str | None], everywhere: bool, as_json: bool) -> None:
 
 @cache.command()
 @click.argument("name")
-@_JSON
+@JSON_OPTION
 @click.pass_obj
 def show(options: dict[str, str | None], name: str, as_json: bool) -> None:
     """Show an entry: its versions, and the variables of one.
@@ -107,7 +79,7 @@ def show(options: dict[str, str | None], name: str, as_json: bool) -> None:
     manifest = catalog.open(entry, version or None)
     versions = catalog.versions(entry)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "store": describe(settings.store),
                 "namespace": settings.namespace,
@@ -124,34 +96,11 @@ def show(options: dict[str, str | None], name: str, as_json: bool) -> None:
     click.echo(f"{settings.namespace}/{entry}@{manifest.version}")
     click.echo(f"{manifest.kind} in {describe(settings.store)}")
     click.echo(f"{manifest.nblocks} blocks, {format_bytes(manifest.size_bytes)}\n")
-    _print_table(
+    print_table(
         [("variable", "dtype", "dimensions", "blocks", "size"), *map(_cells, manifest.variables)], right=2
     )
     click.echo()
-    _print_table([("version", "published", "blocks", "size"), *map(_version_cells, versions)], right=2)
-
-
-@cache.command()
-@click.option(
-    "--size", metavar="SIZE", help="Use generated data of that size, such as 2GB, not the real ones."
-)
-@click.option("--store", metavar="URL", help="Where no store may be yet; by default a fresh directory.")
-@click.option("--workdir", metavar="PATH", help="An empty or new directory; by default a fresh one.")
-@click.option("--keep", is_flag=True, help="Leave the store and the data behind.")
-@click.pass_obj
-def demo(
-    options: dict[str, str | None], size: str | None, store: str | None, workdir: str | None, keep: bool
-) -> None:
-    """Run a climate pipeline, run it again, grow its data, edit its code, and count what is computed."""
-    # Here, because it needs the extra of its name, and the other commands do not.
-    from daskcache.demo import run
-
-    raise SystemExit(run(size=size, store=store or options["store"], workdir=workdir, keep=keep))
-
-
-def main() -> None:
-    """Run the command ``daskcache``."""
-    cache(prog_name="daskcache")
+    print_table([("version", "published", "blocks", "size"), *map(_version_cells, versions)], right=2)
 
 
 def _row(namespace: str, entry: str, versions: Sequence[VersionInfo]) -> dict[str, Any]:
@@ -197,20 +146,3 @@ def _cells(variable: StoredVariable) -> tuple[str, ...]:
 def _version_cells(info: VersionInfo) -> tuple[str, ...]:
     version = info.version[:_VERSION_DIGITS] + (" (latest)" if info.is_latest else "")
     return version, info.time, str(info.nblocks), format_bytes(info.size_bytes)
-
-
-def _print_json(document: object) -> None:
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False, default=str))
-
-
-def _print_table(rows: Sequence[Sequence[str]], right: int) -> None:
-    """Print rows, the last `right` columns of them aligned to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    aligned: Sequence[Callable[[str, int], str]] = [str.ljust] * (len(widths) - right) + [str.rjust] * right
-    for row in rows:
-        cells = (align(cell, width) for align, cell, width in zip(aligned, row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())
-
-
-if __name__ == "__main__":
-    main()

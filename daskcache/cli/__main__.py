@@ -1,0 +1,5 @@
+"""``python -m daskcache.cli``."""
+
+from daskcache.cli import main
+
+main()
