@@ -21,7 +21,7 @@ __all__ = [
     "get",
     "is_temporary",
     "list_dirs",
-    "list_sizes",
+    "list_objects",
     "move",
     "put",
 ]
@@ -228,8 +228,8 @@ def exists(path: str) -> bool:
     return os.path.isfile(path)
 
 
-def list_sizes(path: str) -> dict[str, int]:
-    """List the files of a directory.
+def list_objects(path: str) -> dict[str, tuple[int, float | None]]:
+    """List the files of a directory, those that are being written too.
 
     Parameters
     ----------
@@ -238,28 +238,27 @@ def list_sizes(path: str) -> dict[str, int]:
 
     Returns
     -------
-    dict of str to int
-        Names and sizes in bytes, without files that are being written.
+    dict of str to tuple
+        By name the size in bytes, and when it was written, in seconds since 1970.
 
     Examples
     --------
-    >>> list_sizes("/nowhere/at/all")
+    >>> list_objects("/nowhere/at/all")
     {}
     """
-    sizes = {}
+    found: dict[str, tuple[int, float | None]] = {}
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if is_temporary(entry.name):
-                    continue
                 try:
                     if entry.is_file():
-                        sizes[entry.name] = entry.stat().st_size
+                        status = entry.stat()
+                        found[entry.name] = status.st_size, status.st_mtime
                 except FileNotFoundError:
                     continue  # deleted since the directory was read
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    return sizes
+    return found
 
 
 def is_temporary(name: str) -> bool:

@@ -25,6 +25,7 @@ __all__ = [
     "free_bytes",
     "get",
     "list_dirs",
+    "list_objects",
     "list_sizes",
     "put",
     "rename_aside",
@@ -214,10 +215,47 @@ def list_sizes(store: Store, prefix: str) -> dict[str, int]:
     >>> list_sizes(store, "chunks/00ff")
     {'ab': 3}
     """
+    listed = list_objects(store, prefix)
+    return {name: size for name, (size, _) in listed.items() if not local.is_temporary(name)}
+
+
+def list_objects(store: Store, prefix: str) -> dict[str, tuple[int, float | None]]:
+    """List the objects directly under a prefix with their times, those that are being written too.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        What `open` gave.
+    prefix : str
+        Such as ``"chunks/00ff"``; one that is missing has no objects.
+
+    Returns
+    -------
+    dict of str to tuple
+        By the last segment of each key the object's size in bytes, and when it was written, in seconds since
+        1970 by the store's own clock; None where the store does not tell.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be listed.
+
+    Notes
+    -----
+    Costs what `list_sizes` costs.
+
+    Examples
+    --------
+    >>> from daskcache import stores
+    >>> store = stores.open("memory://doc-list-objects")
+    >>> put(store, "chunks/00ff/ab", b"123")
+    >>> list_objects(store, "chunks/00ff")
+    {'ab': (3, None)}
+    """
     with translating(describe(store), f"list {_checked(prefix)}"):
         if isinstance(store, LocalStore):
-            return local.list_sizes(_path(store, prefix))
-        return remote.list_sizes(store, prefix)
+            return local.list_objects(_path(store, prefix))
+        return remote.list_objects(store, prefix)
 
 
 def list_dirs(store: Store, prefix: str) -> list[str]:

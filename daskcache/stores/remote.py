@@ -6,17 +6,17 @@ What a store's own library does better, it is asked to do: create-only puts, and
 from __future__ import annotations
 
 import threading
-from collections.abc import Buffer
+from collections.abc import Buffer, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.buffer import default_buffer_prototype
 from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
-from daskcache.stores.local import is_temporary
 from daskcache.stores.sync import wait_for
 
-__all__ = ["create", "delete", "exists", "get", "list_dirs", "list_sizes", "put"]
+__all__ = ["create", "delete", "exists", "get", "list_dirs", "list_objects", "put"]
 
 # File systems of fsspec whose puts can be told to create only.
 _CREATES_ONLY = frozenset({"s3", "s3a"})
@@ -162,34 +162,47 @@ def delete(store: Store, key: str) -> None:
         wait_for(store.delete(key))
 
 
-def list_sizes(store: Store, prefix: str) -> dict[str, int]:
-    """List the objects directly under a prefix.
+def list_objects(store: Store, prefix: str) -> dict[str, tuple[int, float | None]]:
+    """List the objects directly under a prefix, those that are being written too.
 
     Parameters
     ----------
     store : zarr.abc.store.Store
-        Where.
+        The store.
     prefix : str
         The prefix, without a slash at its end.
 
     Returns
     -------
-    dict of str to int
-        Last segments and sizes in bytes, without objects that are being written.
+    dict of str to tuple
+        By the last segment the size in bytes, and when it was written, in seconds since 1970; None where the
+        store does not tell.
 
     Examples
     --------
-    >>> list_sizes(MemoryStore(), "chunks/00ff")
+    >>> list_objects(MemoryStore(), "chunks/00ff")
     {}
     """
     if isinstance(store, FsspecStore):
-        listed = [(item["name"], item["size"]) for item in _list(store, prefix) if item["type"] == "file"]
-    elif isinstance(store, ObjectStore):
-        listed = [(item["path"], item["size"]) for item in _list_with_obstore(store, prefix)["objects"]]
-    else:
-        listed = wait_for(_list_slowly(store, prefix))
-    sizes = {_last(path): size for path, size in listed}
-    return {name: size for name, size in sizes.items() if not is_temporary(name)}
+        items = [item for item in _list(store, prefix) if item["type"] == "file"]
+        return {_last(item["name"]): (item["size"], _written(item)) for item in items}
+    if isinstance(store, ObjectStore):
+        objects = _list_with_obstore(store, prefix)["objects"]
+        return {_last(item["path"]): (item["size"], item["last_modified"].timestamp()) for item in objects}
+    return {_last(path): (size, None) for path, size in wait_for(_list_slowly(store, prefix))}
+
+
+def _written(item: Mapping[str, Any]) -> float | None:
+    """Tell when an object was written, as fsspec's file systems call it, each in its way."""
+    for name in ("LastModified", "last_modified", "updated", "mtime", "modify"):
+        found = item.get(name)
+        if isinstance(found, str):
+            found = datetime.fromisoformat(found)
+        if isinstance(found, datetime):
+            found = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+        if isinstance(found, int | float):
+            return float(found)
+    return None
 
 
 def list_dirs(store: Store, prefix: str) -> list[str]:

@@ -111,7 +111,7 @@ def test_a_store_that_cannot_be_there(tmp_path, place):
 
 @pytest.mark.parametrize(
     ("name", "code"),
-    [("get", errno.EIO), ("get", errno.EACCES), ("list_dirs", errno.EACCES), ("list_sizes", errno.ESTALE)],
+    [("get", errno.EIO), ("get", errno.EACCES), ("list_dirs", errno.EACCES), ("list_objects", errno.ESTALE)],
 )
 def test_a_store_that_cannot_be_read(store_root, monkeypatch, name, code):
     with daskcache.activate():
