@@ -32,7 +32,8 @@ STRING = "string"
 # Blosc's own limit on one buffer, less its header: larger blocks need inner chunks.
 _MAX_BUFFER_BYTES = 2**31 - 1 - 16
 
-_UNSALTED = Digester()
+# Of the store's format, and not of the token rules: what was stored under earlier rules can still be opened by name.
+_UNSALTED = Digester(version=b"daskcache/0")
 
 _ZARR_NAMES = {"b": "bool", "i": "int", "u": "uint", "f": "float", "c": "complex"}
 

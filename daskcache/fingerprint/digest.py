@@ -10,7 +10,7 @@ __all__ = ["DIGEST_SIZE", "RULES", "Digester"]
 
 DIGEST_SIZE = 20
 """Bytes of a digest."""
-RULES = b"daskcache/0"
+RULES = b"daskcache/1"
 """The version of the token rules; it enters every digest."""
 
 Buffer = bytes | bytearray | memoryview
@@ -21,34 +21,39 @@ _LENGTHS = tuple(_pack_length(size) for size in range(512))
 
 
 class Digester:
-    """Hashes framed parts, under the token rules' version and a salt of the user's.
+    """Hashes framed parts, under the version of some rules and a salt of the user's.
 
-    Equal salts make equal digesters. A digest depends on the tag, on how many parts there are, on each part's
+    Equal salts and versions make equal digesters. A digest depends on the tag, on how many parts there are, on each part's
     length and on its bytes, so that no two different sequences of parts are the same input.
 
     Parameters
     ----------
     salt : str, optional
         Enters every digest. Another salt gives other digests throughout.
+    version : bytes, optional
+        Of the rules that say what is hashed; at most 16 bytes, and enters every digest.
 
     Examples
     --------
     >>> digester = Digester()
     >>> digester.digest(b"int", b"1").hex()
-    '3098bc2e09c516bd81c46e301a40acd76a1d1702'
+    'e43e8afa268aed0e0025e1da6c76ffab9ac3040a'
     >>> digester.digest(b"pair", b"ab", b"c") == digester.digest(b"pair", b"a", b"bc")
     False
     """
 
-    __slots__ = ("_copy", "salt")
+    __slots__ = ("_copy", "salt", "version")
 
     salt: str
-    """What enters every digest besides the rules' version."""
+    """What enters every digest besides the version."""
+    version: bytes
+    """Of the rules that say what is hashed."""
 
-    def __init__(self, salt: str = "") -> None:
+    def __init__(self, salt: str = "", version: bytes = RULES) -> None:
         self.salt = salt
+        self.version = version
         inner = blake2b(salt.encode("utf-8", "surrogatepass")).digest()[: blake2b.SALT_SIZE]
-        self._copy = blake2b(digest_size=DIGEST_SIZE, person=RULES, salt=inner).copy
+        self._copy = blake2b(digest_size=DIGEST_SIZE, person=version, salt=inner).copy
 
     def digest(self, tag: bytes, *parts: bytes) -> bytes:
         """Hash small parts.
@@ -124,13 +129,13 @@ class Digester:
         return state.digest()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Digester) and other.salt == self.salt
+        return isinstance(other, Digester) and other.__reduce__() == self.__reduce__()
 
     def __hash__(self) -> int:
-        return hash((Digester, self.salt))
+        return hash(self.__reduce__())
 
-    def __reduce__(self) -> tuple[type[Digester], tuple[str]]:
-        return Digester, (self.salt,)
+    def __reduce__(self) -> tuple[type[Digester], tuple[str, bytes]]:
+        return Digester, (self.salt, self.version)
 
     def __repr__(self) -> str:
         return f"Digester({self.salt!r})"

@@ -19,7 +19,7 @@ from daskcache.fingerprint.registry import Node, handles
 if TYPE_CHECKING:
     from daskcache.fingerprint.objects import Fingerprinter
 
-__all__ = ["combine_items", "make_leaves", "sorted_pairs", "state_node"]
+__all__ = ["combine_items", "make_leaves", "pairs_of", "state_node"]
 
 Leaf = Callable[[Any], "bytes | None"]
 
@@ -121,7 +121,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
         values = None if keys is None else shallow(value.values(), 1)
         if keys is None or values is None:
             return None
-        return combine(b"dict", sorted_pairs(keys, values))
+        return combine(b"dict", pairs_of(keys, values))
 
     scalars: dict[type, Callable[[Any], bytes]] = {
         types.NoneType: lambda value: none,
@@ -163,9 +163,9 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
     }
 
 
-def sorted_pairs(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
-    """Lay out the digests of a mapping's items as ``key, value, key, value``, sorted by key."""
-    return [part for pair in sorted(zip(keys, values, strict=True)) for part in pair]
+def pairs_of(keys: Sequence[bytes], values: Sequence[bytes]) -> list[bytes]:
+    """Lay out the digests of a mapping's items as ``key, value, key, value``, in its order, which a function can see."""
+    return [part for pair in zip(keys, values, strict=True) for part in pair]
 
 
 def combine_items(fp: Fingerprinter, tag: bytes, items: Sequence[Any]) -> Node:
@@ -184,14 +184,14 @@ def _mapping(fp: Fingerprinter, tag: bytes, obj: Any, what: str) -> Node:
 
     return Node(
         [*keys, *obj.values()],
-        lambda parts: fp.combine(tag, sorted_pairs(parts[:count], parts[count:])),
+        lambda parts: fp.combine(tag, pairs_of(parts[:count], parts[count:])),
         label,
     )
 
 
 def state_node(fp: Fingerprinter, state: dict[Any, Any]) -> Node:
     """Make the node of an instance's attributes, in whatever order they were set."""
-    return _mapping(fp, b"dict", state, "attribute")
+    return _mapping(fp, b"dict", {name: state[name] for name in sorted(state, key=repr)}, "attribute")
 
 
 @handles("builtins:list")

@@ -19,7 +19,7 @@ from daskcache.errors import UncacheableError
 from daskcache.fingerprint.declared_files import DeclaredSource, source
 from daskcache.fingerprint.files import FileSource, digest_file
 from daskcache.fingerprint.impure import find_call_impurity, is_declared
-from daskcache.fingerprint.plain import sorted_pairs
+from daskcache.fingerprint.plain import pairs_of
 from daskcache.fingerprint.registry import Node, handles, rule_name
 
 if TYPE_CHECKING:
@@ -209,7 +209,7 @@ def digest_argument(fp: Fingerprinter, value: Any) -> bytes:
     if kind is dict:
         keys = [fp.fingerprint_reading(key) for key in value]
         values = [digest_argument(fp, part) for part in value.values()]
-        return fp.combine(b"dict", sorted_pairs(keys, values))
+        return fp.combine(b"dict", pairs_of(keys, values))
     return fp.fingerprint_reading(value)
 
 

@@ -199,8 +199,7 @@ class Scope:
         combine = self.tokens.fingerprinter.combine
         parts = [self.token(arg) for arg in args]
         if kind is Dict:
-            pairs = sorted(zip(parts[::2], parts[1::2], strict=True))
-            return combine(b"dict", [part for pair in pairs for part in pair])
+            return combine(b"dict", parts)
         if kind is Set:
             return combine(b"set", sorted(parts))
         if kind is List:
@@ -228,8 +227,7 @@ class Scope:
         if known is None:
             return None
         parts: list[bytes | Key] = [count_arguments(task.args), known[1]]
-        named = [(name, task.kwargs[name]) for name in sorted(task.kwargs)]
-        for name, arg in [*((None, arg) for arg in task.args), *named]:
+        for name, arg in [*((None, arg) for arg in task.args), *task.kwargs.items()]:
             if name is not None:
                 parts.append(encode_name(name))
             if isinstance(arg, TaskRef):
@@ -288,8 +286,7 @@ class Scope:
         try:
             for arg in args:
                 parts.append(self.token(arg))  # noqa: PERF401 -- their number tells which one failed
-            for name in sorted(kwargs):
-                value = kwargs[name]
+            for name, value in kwargs.items():
                 if name == "subscripts" and task.func is chunk_einsum:
                     value = rename_subscripts(value)
                 parts += (encode_name(name), self.token(value))
@@ -314,8 +311,7 @@ class Scope:
         parts = [count_arguments(task.args), fingerprinter.fingerprint_reading(task.func)]
         for arg, value in zip(task.args, values, strict=True):
             parts.append(self.token(arg) if value is MISSING else digest_argument(fingerprinter, value))
-        for name in sorted(named):
-            value = named[name]
+        for name, value in named.items():
             given = (
                 self.token(task.kwargs[name]) if value is MISSING else digest_argument(fingerprinter, value)
             )

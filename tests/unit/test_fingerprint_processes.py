@@ -20,7 +20,7 @@ from daskcache.fingerprint import Fingerprinter
 made = [(f"{group} {at}", value) for group, make in DIFFERENT.items() for at, value in enumerate(make())]
 made += [(f"{group} {at}", value) for group, make in SAME for at, value in enumerate(make())]
 words = {f"w{i}" for i in range(100)}
-made += [("set", words), ("frozenset", frozenset(words)), ("dict", {w: i for i, w in enumerate(words)} and dict.fromkeys(words))]
+made += [("set", words), ("frozenset", frozenset(words)), ("dict", dict.fromkeys(sorted(words)))]
 made.append(("nested set", {frozenset({w, w + "x"}) for w in words}))
 random.Random(int(sys.argv[1])).shuffle(made)
 walk = Fingerprinter()
@@ -45,7 +45,7 @@ class Options:
     kind: Kind = Kind.A
 
 class Base:
-    table = {name: len(name) for name in {"x", "yy", "zzz"}}
+    table = {name: len(name) for name in sorted({"x", "yy", "zzz"})}
     def __init__(self, k):
         self.k = k
     @property

@@ -38,6 +38,10 @@ def identity(*args: Any, **kwargs: Any) -> Any:
     return args, kwargs
 
 
+def first_keyword(block: np.ndarray, **factors: float) -> np.ndarray:
+    return block * next(iter(factors.values()))
+
+
 def tokens_of(obj: Any) -> tuple[GraphTokens, list[Key]]:
     """Give the tokens of a collection's, or a graph's, and its keys; of a graph the last one."""
     if isinstance(obj, dict):
@@ -190,6 +194,23 @@ OTHERS: dict[str, tuple[Any, Any]] = {
     "categories": (
         delayed(identity)(pd.Categorical(["a"], ["a", "b"])),
         delayed(identity)(pd.Categorical(["a"], ["b", "a"])),
+    ),
+    "order of a dict's items": (delayed(identity)({"a": 1, "b": 2}), delayed(identity)({"b": 2, "a": 1})),
+    "order of a dict of references": (
+        {"x": 1, "z": Task("z", identity, Dict({"a": TaskRef("x"), "b": 2}))},
+        {"x": 1, "z": Task("z", identity, Dict({"b": 2, "a": TaskRef("x")}))},
+    ),
+    "order of keywords": (
+        {"z": Task("z", dict, a=1, b=2)},
+        {"z": Task("z", dict, b=2, a=1)},
+    ),
+    "order of a block's keywords": (
+        da.ones(4, chunks=2).map_blocks(first_keyword, a=2, b=3),
+        da.ones(4, chunks=2).map_blocks(first_keyword, b=3, a=2),
+    ),
+    "order of variables": (
+        delayed(identity)(xr.Dataset({"a": 1, "b": 2})),
+        delayed(identity)(xr.Dataset({"b": 2, "a": 1})),
     ),
     "items in order": (
         delayed(identity)(collections.OrderedDict(a=1, b=2)),
