@@ -66,6 +66,7 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
                 "daskcache.store": resolved.store,
                 "daskcache.namespace": resolved.namespace,
                 "daskcache.mode": resolved.mode,
+                "daskcache.policy": resolved.policy,
                 "daskcache.salt": resolved.salt,
                 "daskcache.on-uncacheable": resolved.on_uncacheable,
                 "daskcache.progress": resolved.progress,

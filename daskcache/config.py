@@ -20,6 +20,7 @@ __all__ = ["CodeVersions", "Codecs", "Precision", "Settings", "default_store", "
 Precision = Literal["exact", "minor", "major", "none"]
 CodeVersions = Precision | tuple[tuple[str, Precision], ...]
 Mode = Literal["off", "read", "write", "readwrite"]
+Policy = Literal["checkpoints", "outputs", "auto"]
 OnUncacheable = Literal["ignore", "warn", "raise"]
 SourceCheck = Literal["chunks", "metadata", "content", "none"]
 
@@ -71,6 +72,8 @@ class Settings:
     """Where names are looked up and put."""
     mode: Mode = "readwrite"
     """What may be done to the store."""
+    policy: Policy = "checkpoints"
+    """What the pass stores besides marked blocks: nothing, what is computed for the user, or also what was costly."""
     salt: str = ""
     """Enters every token."""
     on_uncacheable: OnUncacheable = "warn"
@@ -115,6 +118,7 @@ class Settings:
             "store": dask.config.get("daskcache.store", None),
             "namespace": dask.config.get("daskcache.namespace", "default"),
             "mode": dask.config.get("daskcache.mode", "readwrite"),
+            "policy": dask.config.get("daskcache.policy", "checkpoints"),
             "salt": dask.config.get("daskcache.salt", ""),
             "on_uncacheable": dask.config.get("daskcache.on-uncacheable", "warn"),
             "progress": dask.config.get("daskcache.progress", "auto"),
@@ -149,6 +153,7 @@ class Settings:
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "mode": get_args(Mode),
+    "policy": get_args(Policy),
     "on_uncacheable": get_args(OnUncacheable),
     "progress": ("auto", True, False),
     "check_space": (True, False),
