@@ -13,8 +13,9 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from daskcache.catalog import Catalog
 from daskcache.checkpoints import Checkpoint
 from daskcache.dask_internals import DataNode, GraphNode, Key, List, Task, TaskRef, convert_legacy_task
-from daskcache.errors import CorruptChunkError, StoreError, UncacheableError, warn_once
+from daskcache.errors import CorruptChunkError, SourceChangedError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.watch import Watch
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock
 from daskcache.publishing import Publication, draft_manifest
@@ -94,7 +95,8 @@ def publish_checkpoints(
         # Only now, because a version does not depend on it, and most passes have nothing to publish.
         manifest = dataclasses.replace(draft.manifest, info=info(objects.values()))
         draft = dataclasses.replace(draft, manifest=manifest)
-        publication = Publication(draft, settings, entry, run, np.empty((0, 2), "i8"))
+        watch = Watch.of(fingerprinter)
+        publication = Publication(draft, settings, entry, run, np.empty((0, 2), "i8"), watch)
         name = f"daskcache-publish-{run}-{publishing}"
         key, layer = output
         inner: Key = f"{name}-before"
@@ -191,5 +193,5 @@ def _first(value: Any, after: Any) -> Any:
 def _publish(publication: Publication, written: Sequence[None]) -> None:
     try:
         publication.publish(())
-    except StoreError as error:
+    except (SourceChangedError, StoreError) as error:
         warn_once(f"the result is right, but was not published: {error}", about=unstored_in(publication.run))

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from daskcache.dask_internals import (
+    ArraySliceDep,
     Blockwise,
+    BlockwiseDep,
     DataNode,
     GraphNode,
     NestedContainer,
     Task,
     TaskRef,
+    blockwise_token,
     execute_subgraph,
 )
 from daskcache.fingerprint.files import FileSource
 from daskcache.fingerprint.guard import GuardedReader, GuardedSource
+from daskcache.fingerprint.places import Stamp
 from daskcache.fingerprint.readers import files_in
+from daskcache.fingerprint.sources import Source
 from daskcache.tokens import GraphTokens
+from daskcache.tokens.rules import READERS, is_basic, is_one_of
 
 __all__ = ["guard_sources"]
 
@@ -44,11 +51,11 @@ def guard_sources(dsk: HighLevelGraph, tokens: GraphTokens) -> HighLevelGraph:
     -----
     The pass's own look at a source is used again. Each read costs two more looks at the objects that it touches.
     """
-    guards = {
-        identity: GuardedSource(array, expected)
-        for identity, (array, expected) in tokens.source_stamps().items()
-        if expected
-    }
+    guards: dict[int, _Guard] = {}
+    for identity, (source, regions) in tokens.source_reads().items():
+        guard = _Guard(source, regions)
+        if len(guard.whole):
+            guards[identity] = guard
     files = {file: state for file, state in tokens.file_states().items() if state}
     if not guards and not files:
         return dsk
@@ -56,8 +63,44 @@ def guard_sources(dsk: HighLevelGraph, tokens: GraphTokens) -> HighLevelGraph:
     return HighLevelGraph(layers, dsk.dependencies)
 
 
+class _Guard:
+    """What may take the place of one source in a graph."""
+
+    def __init__(self, source: Source, regions: Sequence[Any]) -> None:
+        self._source = source
+        stamps: dict[str, Stamp | None] = {}
+        self._regions: set[tuple[Any, ...]] = set()
+        for region in regions:
+            stamps |= source.stamps(region)
+            self._regions.add(_name(region))
+        self.whole = GuardedSource(source.array, stamps)
+
+    def part(self, index: Any) -> GuardedSource:
+        """Give one that carries the stamps of a region alone, for a task that holds the source itself."""
+        looked = self._source.stamps(index) if _name(index) in self._regions else {}
+        return GuardedSource(self._source.array, looked)
+
+
+class _GuardedBlocks(BlockwiseDep):
+    """A source as each task of a layer is given it: with the stamps of its own region."""
+
+    produces_tasks = False
+
+    def __init__(self, blocks: Mapping[tuple[int, ...], GuardedSource], numblocks: tuple[int, ...]) -> None:
+        self._blocks = blocks
+        self.numblocks = numblocks
+
+    def __getitem__(self, idx: tuple[int, ...]) -> GuardedSource:
+        return self._blocks[idx]
+
+    @classmethod
+    def of(cls, guard: _Guard, slices: BlockwiseDep) -> Self:
+        numblocks = tuple(slices.numblocks)
+        return cls({at: guard.part(slices[at]) for at in np.ndindex(*numblocks)}, numblocks)
+
+
 def _guard_layer(
-    layer: Any, guards: Mapping[int, GuardedSource], files: Mapping[FileSource, bytes], tokens: GraphTokens
+    layer: Any, guards: Mapping[int, _Guard], files: Mapping[FileSource, bytes], tokens: GraphTokens
 ) -> Any:
     swap = _Swap(guards, files, tokens)
     if isinstance(layer, Blockwise):
@@ -68,6 +111,12 @@ def _guard_layer(
         ]
         if not swap.count:
             return layer
+        found = _find_slices(layer)
+        if found is not None and id(layer.indices[found[0]][0]) in guards:
+            # Each task would carry the stamps of all.
+            at, name, axes = found
+            guard = guards[id(layer.indices[at][0])]
+            indices[at] = _GuardedBlocks.of(guard, layer.io_deps[name]), axes
         return Blockwise(
             layer.output,
             layer.output_indices,
@@ -84,11 +133,25 @@ def _guard_layer(
     return MaterializedLayer(held, annotations=layer.annotations) if swap.count else layer
 
 
+def _find_slices(layer: Blockwise) -> tuple[int, str, Any] | None:
+    """Find, in a layer that reads an array that it holds itself, the array's place and the slices that are read."""
+    if not is_one_of(layer.task.func, READERS) or len(layer.task.args) < 2:
+        return None
+    slots = {blockwise_token(number): number for number in range(len(layer.indices))}
+    places = [slots.get(arg.key) if isinstance(arg, TaskRef) else None for arg in layer.task.args[:2]]
+    if places[0] is None or places[1] is None or layer.indices[places[0]][1] is not None:
+        return None
+    name, axes = layer.indices[places[1]]
+    if not isinstance(name, str) or not isinstance(layer.io_deps.get(name), ArraySliceDep):
+        return None
+    return places[0], name, axes
+
+
 class _Swap:
     """Replaces sources in nodes, copying only what holds one."""
 
     def __init__(
-        self, guards: Mapping[int, GuardedSource], files: Mapping[FileSource, bytes], tokens: GraphTokens
+        self, guards: Mapping[int, _Guard], files: Mapping[FileSource, bytes], tokens: GraphTokens
     ) -> None:
         self._guards = guards
         self._files = files
@@ -99,7 +162,7 @@ class _Swap:
         guard = self._guards.get(id(node))
         if guard is not None:
             self.count += 1
-            return guard
+            return guard.whole
         if isinstance(node, DataNode):
             value = self.node(node.value)
             return node if value is node.value else DataNode(node.key, value)
@@ -107,16 +170,27 @@ class _Swap:
             return self._task(node, beside)
         if type(node) is tuple and node and callable(node[0]):
             # A task as dask once wrote them.
-            parts = tuple(self.node(part) for part in node)
+            parts = (node[0], *self._arguments(node[0], node[1:]))
             return node if all(map(_is, parts, node)) else parts
         return node
 
+    def _arguments(self, func: Any, args: Sequence[Any]) -> Iterator[Any]:
+        """Guard what a task is given: of what it reads itself a region."""
+        for number, arg in enumerate(args):
+            guard = None
+            if number == 0 and len(args) > 1 and is_one_of(func, READERS):
+                guard = self._guards.get(id(arg.value if isinstance(arg, DataNode) else arg))
+            index = None if guard is None else self._value(args[1])
+            if guard is None or not is_basic(index):
+                yield self._inner(arg) if func is execute_subgraph and number == 0 else self.node(arg)
+                continue
+            self.count += 1
+            part = guard.part(index)
+            yield DataNode(arg.key, part) if isinstance(arg, DataNode) else part
+
     def _task(self, task: Task, beside: Sequence[Any]) -> Task:
         expected = self._expected(task, beside) if self._files else ()
-        args = tuple(
-            self._inner(arg) if task.func is execute_subgraph and number == 0 else self.node(arg)
-            for number, arg in enumerate(task.args)
-        )
+        args = tuple(self._arguments(task.func, task.args))
         kwargs = {name: self.node(value) for name, value in task.kwargs.items()}
         is_same = all(map(_is, args, task.args)) and all(kwargs[name] is task.kwargs[name] for name in kwargs)
         if is_same and not expected:
@@ -152,6 +226,12 @@ class _Swap:
     def _inner(self, graph: Mapping[Any, GraphNode]) -> Mapping[Any, GraphNode]:
         guarded = {key: self.node(node) for key, node in graph.items()}
         return graph if all(guarded[key] is graph[key] for key in graph) else guarded
+
+
+def _name(region: Any) -> tuple[Any, ...]:
+    # Slices have no hash before Python 3.12.
+    entries = region if isinstance(region, tuple) else (region,)
+    return tuple((one.start, one.stop, one.step) if isinstance(one, slice) else one for one in entries)
 
 
 def _is(one: Any, other: Any) -> bool:

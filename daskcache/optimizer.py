@@ -22,6 +22,7 @@ from daskcache.config import Settings
 from daskcache.dask_internals import Blockwise, DataNode, Key, Task
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter, LoadedCode
+from daskcache.fingerprint.watch import whole_sources
 from daskcache.graph import substitute
 from daskcache.guards import guard_sources
 from daskcache.listing import Listing
@@ -204,7 +205,8 @@ def writer_for(fingerprinter: Fingerprinter, settings: Settings, run: str) -> Wr
         (module, name, digest) for (module, name), digest in sorted(fingerprinter.code_units.items())
     )
     files = tuple((file, state) for file, state in fingerprinter.files.items() if state)
-    return Writer(units, settings.code_versions, settings.salt, run, files)
+    sources = whole_sources(fingerprinter)
+    return Writer(units, settings.code_versions, settings.salt, run, (*files, *sources))
 
 
 class _Finder:

@@ -28,6 +28,7 @@ from daskcache.config import Settings
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
 from daskcache.datasets import assemble
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
+from daskcache.fingerprint.watch import Watch
 from daskcache.graph import keys_of, substitute
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
@@ -227,7 +228,8 @@ class _Persist:
         manifest = self.draft.manifest
         info = {**manifest.info, "missing": len(places)}
         draft = dataclasses.replace(self.draft, manifest=dataclasses.replace(manifest, info=info))
-        return Publication(draft, self.settings, self.entry, self.id, places)
+        watch = Watch.of(self.identified.fingerprinter)
+        return Publication(draft, self.settings, self.entry, self.id, places, watch)
 
     def _publish(self, places: np.ndarray[Any, np.dtype[np.int64]], receipts: Sequence[Receipt]) -> Manifest:
         return self._publication(places).publish(receipts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from daskcache.catalog import Catalog, RunRecord, Wanted
 from daskcache.chunks import ChunkSpec, encode, group_of, inner_ranges
 from daskcache.config import Codecs, Settings
 from daskcache.datasets import Outline, PackedBlocks, in_memory_blocks
-from daskcache.errors import StoreError
+from daskcache.errors import SourceChangedError, StoreError
 from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.watch import Watch
 from daskcache.listing import Listing
 from daskcache.manifest import INLINE_LIMIT, Manifest
 from daskcache.pool import Receipt, StoredBlock, write_block
@@ -113,6 +114,8 @@ class Publication:
     """Names the run's record."""
     places: np.ndarray[Any, np.dtype[np.int64]]
     """Shape (receipts, 2): the variable and the block that each receipt is of."""
+    watch: Watch = field(default_factory=Watch)
+    """What was seen of the sources."""
 
     def publish(self, receipts: Sequence[Receipt]) -> Manifest:
         """Write the manifest, now that its blocks are stored.
@@ -129,13 +132,22 @@ class Publication:
 
         Raises
         ------
+        SourceChangedError
+            A source is not as it was when the tokens were made. Nothing was written.
         StoreError
             A block has gone since it was looked up, or the store takes no manifest.
 
         Notes
         -----
-        Costs one listing for each group that holds blocks without receipts, and the puts of the documents.
+        Costs one look at the sources, which lists those that have many objects, one listing for each group that holds
+        blocks without receipts, and the puts of the documents.
         """
+        changed = self.watch.find_changed()
+        if changed is not None:
+            raise SourceChangedError(
+                f"{changed}: {self.settings.namespace}/{self.entry} is not published, and stays what it was. Run again: "
+                "the new data get tokens of their own"
+            )
         given = {tuple(place): receipt for place, receipt in zip(self.places.tolist(), receipts, strict=True)}
         for number, block, target, values in self.draft.pending:
             given[number, block] = write_block(target.root, target.group, target.token, target.spec, values)

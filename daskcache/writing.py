@@ -10,8 +10,7 @@ import numpy as np
 from daskcache.config import CodeVersions
 from daskcache.errors import NotStoredError, SourceChangedError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import check_code_units
-from daskcache.fingerprint.files import FileSource
-from daskcache.fingerprint.guard import find_changed_file
+from daskcache.fingerprint.guard import Watched, find_changed_file
 from daskcache.pool import Receipt, StoredBlock, write_block
 
 __all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "unstored_in"]
@@ -31,8 +30,10 @@ class Writer:
     """What entered every token."""
     run: str = ""
     """The run's id: each run warns once in a process of what it cannot store."""
-    files: tuple[tuple[FileSource, bytes], ...] = ()
-    """Files that functions declare to read by themselves, each with what it looked like."""
+    files: tuple[tuple[Watched, bytes], ...] = ()
+    """Files that functions declare to read by themselves, and sources that they are handed as they are, each with what
+    it looked like.
+    """
 
     def refusal(self, block: Any, target: StoredBlock) -> str | None:
         """Tell why a block may not be stored under its token.

@@ -12,8 +12,12 @@ from daskcache.errors import SourceChangedError, UncacheableError
 from daskcache.fingerprint.files import FileSource
 from daskcache.fingerprint.places import Stamp
 from daskcache.fingerprint.sources import Source, open_source
+from daskcache.fingerprint.watch import Stamps, WholeSource
 
-__all__ = ["GuardedReader", "GuardedSource", "find_changed_file"]
+__all__ = ["GuardedReader", "GuardedSource", "Watched", "find_changed_file"]
+
+Watched = FileSource | WholeSource
+"""What can be looked at again."""
 
 
 class GuardedSource:
@@ -26,9 +30,8 @@ class GuardedSource:
     ----------
     array : object
         The source's array.
-    expected : mapping of str to tuple or None
-        What `Source.stamps` gave when the fingerprint was taken; objects that are not in it are not compared. It
-        travels with each task, so give each block the stamps of its own region.
+    expected : Stamps, or mapping of str to tuple or None
+        What `Source.stamps` gave when the fingerprint was taken; objects that are not in it are not compared.
 
     Notes
     -----
@@ -52,12 +55,12 @@ class GuardedSource:
 
     array: Any
     """The source's array."""
-    expected: dict[str, Stamp | None]
+    expected: Stamps
     """How its objects looked when they were fingerprinted."""
 
-    def __init__(self, array: Any, expected: Mapping[str, Stamp | None]) -> None:
+    def __init__(self, array: Any, expected: Stamps | Mapping[str, Stamp | None]) -> None:
         self.array = array
-        self.expected = dict(expected)
+        self.expected = expected if isinstance(expected, Stamps) else Stamps.of(expected)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -116,12 +119,13 @@ class GuardedSource:
             stamps = source.stamps(index)
         except UncacheableError as error:
             raise _unseen(error) from error
-        for name, stamp in stamps.items():
-            if name in self.expected and self.expected[name] != stamp:
-                raise SourceChangedError(
-                    f"{name}, read through {type(self.array).__name__}, is not as it was when this run was planned "
-                    f"({_describe(self.expected[name])}, now {_describe(stamp)}); {_CONSEQUENCE}"
-                )
+        name = self.expected.find_changed(stamps)
+        if name is not None:
+            before = "missing, " if self.expected.was_missing(name) else ""
+            raise SourceChangedError(
+                f"{name}, read through {type(self.array).__name__}, is not as it was when this run was planned "
+                f"({before}now {_describe(stamps[name])}); {_CONSEQUENCE}"
+            )
 
 
 class GuardedReader:
@@ -156,7 +160,7 @@ class GuardedReader:
 
     __slots__ = ("expected", "function")
 
-    def __init__(self, function: Callable[..., Any], expected: Iterable[tuple[FileSource, bytes]]) -> None:
+    def __init__(self, function: Callable[..., Any], expected: Iterable[tuple[Watched, bytes]]) -> None:
         self.function = function
         self.expected = tuple(expected)
 
@@ -198,7 +202,7 @@ class GuardedReader:
             raise SourceChangedError(changed)
 
 
-def find_changed_file(expected: Iterable[tuple[FileSource, bytes]]) -> str | None:
+def find_changed_file(expected: Iterable[tuple[Watched, bytes]]) -> str | None:
     """Say which of some files is not as it was seen.
 
     Parameters

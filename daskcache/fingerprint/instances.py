@@ -36,6 +36,7 @@ def instance_node(fp: Fingerprinter, obj: Any) -> bytes | Node:
         return declared_node(fp, obj, declaration.value, declaration.is_whole)
     source = fp.find_source(obj)
     if source is not None:
+        source.survey.whole[id(obj)] = obj
         return fp.digester.digest(b"source", source.region(()))
     if kind is object:
         raise UncacheableError("a bare object() is like any other; use an Enum member, or a class")

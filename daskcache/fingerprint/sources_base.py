@@ -57,6 +57,8 @@ class Survey:
         """What was seen of each source: the digests of its objects, by their keys."""
         self.files: dict[Any, Any] = {}
         """What was seen of files that tasks open by their paths."""
+        self.whole: dict[int, Any] = {}
+        """Sources that are handed to functions as they are, by their identity."""
         self.traced: dict[int, tuple[Any, Traced | None]] = {}
         """What was found, by the identity of the object, which is kept alive so that its identity stays its own."""
 
@@ -340,6 +342,28 @@ class Source:
             return {}
         place, keys, directory, total = self.trace.origin.objects(self._take(index))
         return {found.name: found.stamp for found in place.look(keys, directory, total)}
+
+    def look(self, keys: Sequence[str]) -> list[Found]:
+        """See some of the source's objects.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            As the origin names its objects.
+
+        Returns
+        -------
+        list of Found
+            One for each key.
+
+        Raises
+        ------
+        UncacheableError
+            One cannot be seen.
+        """
+        origin = self.trace.origin
+        place, _, directory, total = origin.objects(Outer.whole(origin.shape))
+        return place.look(keys, directory, total)
 
     def describe(self) -> str:
         """Name the source, without credentials and query."""

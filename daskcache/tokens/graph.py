@@ -20,6 +20,7 @@ from daskcache.dask_internals import (
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.files import FileSource, Seen
+from daskcache.fingerprint.sources import Source
 from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.scope import MISSING, FromDependencyError, Scope
 
@@ -387,22 +388,19 @@ class GraphTokens:
         """
         return dict(self._files)
 
-    def source_stamps(self) -> dict[int, tuple[Any, dict[str, Any]]]:
-        """Tell how the objects of sources looked when tokens were made of them.
+    def source_reads(self) -> dict[int, tuple[Source, list[Any]]]:
+        """Tell which regions of sources were looked at when tokens were made of them.
 
         Returns
         -------
         dict of int to tuple
-            By the identity of a source's array: the array, and the stamp of each object that was looked at.
+            By the identity of a source's array: the source, which remembers what it saw, and the regions.
         """
         found = {}
         for identity, (array, regions) in self._reads.items():
             source = self.fingerprinter.find_source(array)
             if source is not None:
-                stamps: dict[str, Any] = {}
-                for region in regions:
-                    stamps |= source.stamps(region)
-                found[identity] = array, stamps
+                found[identity] = source, regions
         return found
 
     def look(self, key: Key) -> bytes:
