@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,31 @@ def pipeline(function: Pipeline) -> Pipeline:
 def _add(**pipelines: Callable[[xr.Dataset], Any]) -> None:
     for name, function in pipelines.items():
         PIPELINES[name] = lambda root, function=function: function(field())
+
+
+def with_options(make: Callable[[], Any], **options: Any) -> Any:
+    """Make something under options of xarray's."""
+    with xr.set_options(**options):
+        return make()
+
+
+def _add_without_flox(*names: str) -> None:
+    for name in names:
+        PIPELINES[f"{name}_without_flox"] = lambda root, function=PIPELINES[name]: with_options(
+            lambda: function(root), use_flox=False
+        )
+
+
+def _add_of_groups(**pipelines: Callable[[xr.Dataset], Any]) -> None:
+    """Put pipelines into the table that read a group: of either format, with and without consolidated metadata."""
+    for name, function in pipelines.items():
+        for group, is_consolidated in (("consolidated", True), ("consolidated", False), ("plain", False)):
+            title = f"{group}_{'' if is_consolidated else 'not_'}consolidated_{name}"
+            PIPELINES[title] = lambda root, function=function, group=group, is_consolidated=is_consolidated: (
+                function(
+                    xr.open_zarr(root / f"{group}.zarr", chunks={"time": 30}, consolidated=is_consolidated)
+                )
+            )
 
 
 def anomaly(ds: xr.Dataset, group: str) -> xr.Dataset:
@@ -191,8 +217,9 @@ _add(
     reduce_tree=lambda ds: ds.t.data.sum(split_every=2),
     mean_all=lambda ds: ds.mean(),
     std_time=lambda ds: ds.std("time", ddof=1),
-    median=lambda ds: ds.chunk(time=-1).median("time"),
-    quantile=lambda ds: ds.chunk(time=-1).quantile([0.1, 0.9], "time"),
+    # Of what skips gaps numbagg compiles its code for ten seconds, to learn the dtype.
+    median=lambda ds: ds.chunk(time=-1).median("time", skipna=False),
+    quantile=lambda ds: ds.chunk(time=-1).quantile([0.1, 0.9], "time", skipna=False),
     argmax=lambda ds: ds.t.fillna(0).argmax("time"),
     idxmax=lambda ds: ds.t.fillna(0).idxmax("lat"),
     topk=lambda ds: da.topk(ds.t.fillna(0).data, 3, axis=0),
@@ -236,6 +263,53 @@ _add(
     drop_encoding=lambda ds: ds.drop_encoding().assign_attrs(title="x").t.astype("f4"),
     masked=lambda ds: da.ma.filled(da.ma.masked_invalid(ds.t.data), 0.0),
     unify=lambda ds: ds.t.data[:100] + ds.t.data.rechunk((25, 2, 4))[20:],
+)
+
+_add_without_flox(
+    "groupby_dayofyear", "groupby_month_std", "groupby_season_first", "groupby_month_max", "groupby_bins",
+    "groupby_two", "groupby_map", "groupby_anomaly", "resample_month", "resample_start",
+)  # fmt: skip
+
+
+def split(ds: xr.Dataset) -> xr.Dataset:
+    """Cut every dimension into blocks."""
+    return ds.chunk(time=CHUNK, lat=1, lon=2)
+
+
+_add(
+    split_mean=lambda ds: split(ds).mean(("time", "lon")),
+    split_std_all=lambda ds: split(ds).std(),
+    split_anomaly=lambda ds: anomaly(split(ds), "time.month"),
+    split_groupby_lat=lambda ds: split(ds).t.groupby("lat").mean(("time", "lon")),
+    split_flox=lambda ds: flox.xarray.xarray_reduce(
+        split(ds).t,
+        ds.lat,
+        ds.time.dt.month,
+        func="mean",
+        expected_groups=(ds.lat.values, np.arange(1, 13)),
+        fill_value=np.nan,
+    ),
+    split_rolling=lambda ds: split(ds).t.rolling(time=5, lon=2).mean(),
+    split_overlap=lambda ds: split(ds).t.data.map_overlap(double, depth=1, boundary="periodic"),
+    split_rechunk=lambda ds: split(ds).t.data.rechunk((40, 3, 1)),
+    split_tensordot=lambda ds: da.tensordot(split(ds).t.data, split(ds).p.data, axes=((0, 1), (0, 1))),
+    split_interp=lambda ds: split(ds).t.interp(lat=[12.0, 25.0], lon=[0.5, 1.5]),
+    split_reshape=lambda ds: split(ds).t.data.reshape(DAYS * 3, 4)[5:100],
+    split_map_blocks=lambda ds: xr.map_blocks(first_of, split(ds), template=split(ds)),
+    split_gufunc=lambda ds: da.apply_gufunc(
+        lambda x: x.sum(-1), "(i)->()", split(ds).t.data, output_dtypes=float, allow_rechunk=True
+    ),
+    split_topk=lambda ds: da.topk(split(ds).t.fillna(0).data, 2, axis=1),
+    split_fancy=lambda ds: split(ds).t.isel(time=[90, 3, 77], lat=[2, 0]),
+    split_coarsen=lambda ds: split(ds).coarsen(time=10, lat=3, lon=2).mean(),
+    split_cumulative=lambda ds: split(ds).t.cumsum("lon").cumprod("lat"),
+    split_concat=lambda ds: xr.concat([split(ds), split(ds) * 2], dim="lon").sum("lon"),
+)
+_add_of_groups(
+    anomaly=lambda ds: anomaly(ds, "time.month"),
+    rolling=lambda ds: ds.t.rolling(time=7).mean(),
+    window=lambda ds: ds.t.isel(time=slice(7, 95), lat=[2, 0]) * 2,
+    tree=lambda ds: xr.DataTree.from_dict({"/": ds[["p"]], "/mean": ds.mean("time")}),
 )
 
 
@@ -295,26 +369,70 @@ def datatree(root: Path) -> Any:
     return xr.DataTree.from_dict({"/": field()[["p"]], "/a": field() * 2, "/a/b": field().mean("time")})
 
 
-def identify_all(root: Path, names: list[str] | None = None) -> dict[str, dict[str, Any]]:
-    """Give each pipeline's token and its blocks' tokens, or why it has none."""
+def identify_all(root: Path, names: list[str] | None = None, seed: int = 0) -> dict[str, dict[str, Any]]:
+    """Give each pipeline's token and its blocks' tokens, or why it has none.
+
+    Parameters
+    ----------
+    root : Path
+        What `write_sources` wrote to.
+    names : list of str, optional
+        Which pipelines; by default all.
+    seed : int, optional
+        Of the order in which everything is asked: pipelines, layers, tasks and blocks.
+
+    Returns
+    -------
+    dict
+        By name: ``whole``, ``blocks``, and ``tasks``, which is ``blocks`` as the materialised graph gives them.
+    """
+    order = random.Random(seed)
+    shared = Fingerprinter()
     found: dict[str, dict[str, Any]] = {}
-    for name in names or PIPELINES:
+    for name in shuffled(names or PIPELINES, order):
         obj = PIPELINES[name](root)
         _, arrays = outline(obj)
-        graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
-        tokens = GraphTokens(graph, Fingerprinter())
-        blocks = {
-            f"{path}{list(key[1:])}": block.hex() if (block := tokens.token(key)) else str(tokens.reason(key))
-            for path, array in arrays.items()
-            for key in keys_of([array])
-        }
+        graph = reordered(HighLevelGraph.merge(*(array.dask for array in arrays.values())), order)
+        tasks = dict(shuffled(dict(graph).items(), order))
+        keys = {f"{path}{list(key[1:])}": key for path, array in arrays.items() for key in keys_of([array])}
         try:
             whole = obj.cache.token if hasattr(obj, "cache") else token(obj)
         except UncacheableError as error:
             whole = str(error)
-        found[name] = {"whole": whole, "blocks": blocks}
+        found[name] = {
+            "whole": whole,
+            "blocks": ask(GraphTokens(graph, Fingerprinter()), keys, order),
+            "tasks": ask(GraphTokens(tasks, shared), keys, order),
+        }
     return found
 
 
+def ask(tokens: GraphTokens, keys: dict[str, Any], order: random.Random) -> dict[str, str]:
+    """Ask for the tokens of blocks, and of some that they need, in another order each time."""
+    for key in shuffled(keys.values(), order)[:2]:
+        for needed in shuffled(sorted(tokens.inputs(key), key=str), order):
+            tokens.token(needed)
+    found = {}
+    for name, key in shuffled(keys.items(), order):
+        block = tokens.token(key)
+        found[name] = str(tokens.reason(key)) if block is None else block.hex()
+    return {name: found[name] for name in keys}
+
+
+def shuffled(items: Iterable[Any], order: random.Random) -> list[Any]:
+    """Give items in another order."""
+    items = list(items)
+    return order.sample(items, len(items))
+
+
+def reordered(graph: HighLevelGraph, order: random.Random) -> HighLevelGraph:
+    """Give the same graph with its layers in another order."""
+    names = shuffled(graph.layers, order)
+    return HighLevelGraph(
+        {name: graph.layers[name] for name in names},
+        {name: set(shuffled(graph.dependencies[name], order)) for name in shuffled(names, order)},
+    )
+
+
 if __name__ == "__main__":
-    json.dump(identify_all(Path(sys.argv[1]), sys.argv[2:]), sys.stdout)
+    json.dump(identify_all(Path(sys.argv[1]), sys.argv[3:], int(sys.argv[2])), sys.stdout)
