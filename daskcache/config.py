@@ -12,10 +12,21 @@ from typing import Any, Literal, Self, get_args
 import dask.config
 import platformdirs
 import yaml
+from dask.utils import parse_timedelta
 
 from daskcache.errors import InvalidInputError
 
-__all__ = ["CodeVersions", "Codecs", "Precision", "Settings", "default_store", "normalize_distribution"]
+__all__ = [
+    "CodeVersions",
+    "Codecs",
+    "Pool",
+    "Precision",
+    "Settings",
+    "default_store",
+    "normalize_distribution",
+    "parse_seconds",
+    "pool_root",
+]
 
 Precision = Literal["exact", "minor", "major", "none"]
 CodeVersions = Precision | tuple[tuple[str, Precision], ...]
@@ -23,6 +34,7 @@ Mode = Literal["off", "read", "write", "readwrite"]
 Policy = Literal["checkpoints", "outputs", "auto"]
 OnUncacheable = Literal["ignore", "warn", "raise"]
 SourceCheck = Literal["chunks", "metadata", "content", "none"]
+Pool = Literal["shared", "private"]
 
 _YAML = Path(__file__).parent / "daskcache.yaml"
 
@@ -91,6 +103,28 @@ class Settings:
     """Pairs of prefixes: a source below the first counts as if it lay below the second."""
     codecs: Codecs = Codecs()
     """How blocks are compressed."""
+    pool: Pool = "shared"
+    """Whether blocks lie in the store's pool or in one of the namespace's own."""
+    grace_s: float = 7 * 86400.0
+    """Seconds for which nothing is swept that was written, found or dropped."""
+    keep_s: float = 90 * 86400.0
+    """Seconds for which what an unfinished run wants is not swept."""
+
+    @property
+    def pool_root(self) -> str:
+        """The URL or path below which ``chunks`` lie, and the records of runs that want some.
+
+        Returns
+        -------
+        str
+            The store's root, but for a private pool.
+
+        Examples
+        --------
+        >>> Settings("s3://bucket/cache", "ours", pool="private").pool_root
+        's3://bucket/cache/namespaces/ours/@'
+        """
+        return pool_root(self.store, self.namespace, self.pool)
 
     @classmethod
     def from_config(cls, **overrides: Any) -> Self:
@@ -111,7 +145,7 @@ class Settings:
         InvalidInputError
             A value is not one of those allowed, or a setting is unknown.
         """
-        for section in ("", ".code", ".sources", ".codecs"):
+        for section in ("", ".code", ".sources", ".codecs", ".forgetting"):
             _check_section(f"daskcache{section}")
         # By full names, because dask keeps what an environment variable set under an underscored key.
         values: dict[str, Any] = {
@@ -127,11 +161,16 @@ class Settings:
             "source_check": dask.config.get("daskcache.sources.check", "chunks"),
             "source_aliases": dask.config.get("daskcache.sources.aliases", {}),
             "codecs": dask.config.get("daskcache.codecs", {}),
+            "pool": dask.config.get("daskcache.pool", "shared"),
+            "grace_s": dask.config.get("daskcache.forgetting.grace", "7d"),
+            "keep_s": dask.config.get("daskcache.forgetting.keep", "90d"),
         }
         unknown = overrides.keys() - values.keys()
         if unknown:
             raise InvalidInputError(f"unknown settings {sorted(unknown)}; known are {sorted(values)}")
-        values.update({name: value for name, value in overrides.items() if value is not None})
+        given = {name: value for name, value in overrides.items() if value is not None}
+        namespace = given.get("namespace", values["namespace"])
+        values = {**values, **_settings_of_namespace(namespace), **given}
         return cls(**_normalize(values))
 
     def with_(self, **changes: Any) -> Self:
@@ -158,6 +197,7 @@ _CHOICES: dict[str, tuple[Any, ...]] = {
     "progress": ("auto", True, False),
     "check_space": (True, False),
     "source_check": get_args(SourceCheck),
+    "pool": get_args(Pool),
 }
 _CODEC_CHOICES: dict[str, tuple[Any, ...]] = {
     "name": ("blosc", "zstd", "none"),
@@ -167,7 +207,88 @@ _CODEC_CHOICES: dict[str, tuple[Any, ...]] = {
 _KEYS = {
     "source_check": "sources.check",
     "source_aliases": "sources.aliases",
+    "grace_s": "forgetting.grace",
+    "keep_s": "forgetting.keep",
 }
+
+
+def pool_root(store: str, namespace: str, pool: Pool) -> str:
+    """Give the URL or path below which the chunks of a namespace lie.
+
+    Parameters
+    ----------
+    store : str
+        The store's root.
+    namespace : str
+        The namespace.
+    pool : {"shared", "private"}
+        Which pool.
+
+    Returns
+    -------
+    str
+        The store's root, or that of the namespace's own pool, which no entry's name can meet.
+
+    Examples
+    --------
+    >>> pool_root("/store", "ours", "shared"), pool_root("/store", "ours", "private")
+    ('/store', '/store/namespaces/ours/@')
+    """
+    if pool == "shared":
+        return store
+    path, mark, query = store.partition("?") if "://" in store else (store, "", "")
+    return f"{path.rstrip('/')}/namespaces/{namespace}/@{mark}{query}"
+
+
+def parse_seconds(text: object, what: str) -> float:
+    """Read a span of time as people write it.
+
+    Parameters
+    ----------
+    text : str or float
+        Such as ``"30d"``, ``"12 hours"``, or a number of seconds.
+    what : str
+        What it is of, for the error.
+
+    Returns
+    -------
+    float
+        Seconds.
+
+    Raises
+    ------
+    InvalidInputError
+        It is no span of time, or a negative one.
+
+    Examples
+    --------
+    >>> parse_seconds("30d", "grace"), parse_seconds(60, "grace")
+    (2592000.0, 60.0)
+    """
+    try:
+        seconds = parse_timedelta(text, default=False) if isinstance(text, str) else float(text)  # type: ignore[arg-type]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            f"{what} is {text!r}; expected a span of time such as '30d', '12 hours' or a number of seconds"
+        ) from error
+    if isinstance(text, bool) or not 0 <= seconds < float("inf"):
+        raise InvalidInputError(f"{what} is {text!r}; expected a span of time that is not negative")
+    return float(seconds)
+
+
+def _settings_of_namespace(namespace: object) -> dict[str, Any]:
+    """Give what is set for one namespace alone."""
+    found = dask.config.get("daskcache.namespaces", None) or {}
+    if not isinstance(found, Mapping) or not all(isinstance(below, Mapping) for below in found.values()):
+        raise InvalidInputError(
+            f"daskcache.namespaces is {found!r}; expected a mapping of names to mappings with 'mode' and 'pool'"
+        )
+    unknown = {key for below in found.values() for key in below} - {"mode", "pool"}
+    if unknown:
+        raise InvalidInputError(
+            f"daskcache.namespaces sets {sorted(unknown)} of a namespace; expected 'mode' and 'pool'"
+        )
+    return dict(found.get(namespace, {}))
 
 
 def _check_section(key: str) -> None:
@@ -200,6 +321,8 @@ def _normalize(values: dict[str, Any]) -> dict[str, Any]:
         raise InvalidInputError(f"daskcache.namespace is {values['namespace']!r}; expected a name")
     return {
         **values,
+        "grace_s": parse_seconds(values["grace_s"], "daskcache.forgetting.grace"),
+        "keep_s": parse_seconds(values["keep_s"], "daskcache.forgetting.keep"),
         "store": store,
         "salt": str(values["salt"]),
         "codecs": _normalize_codecs(values["codecs"] or {}),
