@@ -11,6 +11,7 @@ from daskcache.stores.objects import (
     list_sizes,
     put,
     rename_aside,
+    size,
 )
 from daskcache.stores.urls import describe
 from daskcache.stores.urls import open_store as open  # noqa: A004 (stores.open reads as what it is)
@@ -28,4 +29,5 @@ __all__ = [
     "open",
     "put",
     "rename_aside",
+    "size",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "list_objects",
     "move",
     "put",
+    "size",
 ]
 
 PARTIAL = ".partial"
@@ -280,6 +281,31 @@ def is_temporary(name: str) -> bool:
     (True, True, False)
     """
     return name.endswith(PARTIAL) or "#" in name
+
+
+def size(path: str) -> int | None:
+    """Tell how large a file is.
+
+    Parameters
+    ----------
+    path : str
+        The file.
+
+    Returns
+    -------
+    int or None
+        Bytes; None where there is no such file.
+
+    Examples
+    --------
+    >>> size("/nowhere/at/all") is None
+    True
+    """
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def list_dirs(path: str) -> list[str]:

@@ -29,6 +29,7 @@ __all__ = [
     "list_sizes",
     "put",
     "rename_aside",
+    "size",
 ]
 
 QUARANTINE = "quarantine"
@@ -364,6 +365,44 @@ def rename_aside(store: Store, key: str) -> str | None:
         free = next(name for name in (f"{target}.{n}" for n in count()) if create(store, name, data))
         delete(store, key)
         return free
+
+
+def size(store: Store, key: str) -> int | None:
+    """Tell how large an object is.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        What `open` gave.
+    key : str
+        Where, relative to the root.
+
+    Returns
+    -------
+    int or None
+        Bytes; None where there is no such object.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+
+    Notes
+    -----
+    One request; for many keys a listing is cheaper.
+
+    Examples
+    --------
+    >>> from daskcache import stores
+    >>> store = stores.open("memory://doc-size")
+    >>> put(store, "a", b"123")
+    >>> size(store, "a"), size(store, "b")
+    (3, None)
+    """
+    with translating(describe(store), f"look for {_checked(key)}"):
+        if isinstance(store, LocalStore):
+            return local.size(_path(store, key))
+        return remote.size(store, key)
 
 
 def free_bytes(store: Store) -> int | None:

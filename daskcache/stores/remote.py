@@ -16,7 +16,7 @@ from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
 from daskcache.stores.sync import wait_for
 
-__all__ = ["create", "delete", "exists", "get", "list_dirs", "list_objects", "put"]
+__all__ = ["create", "delete", "exists", "get", "list_dirs", "list_objects", "put", "size"]
 
 # File systems of fsspec whose puts can be told to create only.
 _CREATES_ONLY = frozenset({"s3", "s3a"})
@@ -142,6 +142,35 @@ def exists(store: Store, key: str) -> bool:
         # Its own answer is True for prefixes too.
         return bool(wait_for(store.fs._isfile(_path(store, key))))
     return wait_for(store.exists(key))
+
+
+def size(store: Store, key: str) -> int | None:
+    """Tell how large an object is.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where.
+    key : str
+        Its key.
+
+    Returns
+    -------
+    int or None
+        Bytes; None where there is no such object.
+
+    Examples
+    --------
+    >>> size(MemoryStore(), "a") is None
+    True
+    """
+    if isinstance(store, MemoryStore):
+        found = store.get_sync(key)
+        return None if found is None else len(found)
+    try:
+        return wait_for(store.getsize(key))
+    except FileNotFoundError:
+        return None
 
 
 def delete(store: Store, key: str) -> None:
