@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Self
 
+import dask.array.optimization
 import dask.config
 from dask.base import dont_optimize
 
 from daskcache.config import Settings
-from daskcache.errors import InvalidInputError
+from daskcache.errors import InvalidInputError, warn_once
 from daskcache.optimizer import Optimizer
 from daskcache.stores import describe
+from daskcache_hook import ABSENT, HOOKS, Hook, install, uninstall, warn_of_query_planning
 
-__all__ = ["activate", "active_settings", "deactivate"]
-
-_HOOK = "array_optimize"
+__all__ = ["activate", "activate_if_enabled", "active_settings", "deactivate", "resolve"]
 
 
 class activate:  # noqa: N801  (used like a function, as dask.config.set is)
@@ -50,18 +51,20 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
 
     def __init__(self, store: str | None = None, *, namespace: str | None = None, **settings: Any) -> None:
         resolved = Settings.from_config(store=store, namespace=namespace, **settings)
-        current = dask.config.get(_HOOK, None)
-        chained = current.chained if isinstance(current, Optimizer) else current
-        if chained is False:
-            chained = dont_optimize
-        if not isinstance(current, Optimizer):
+        hooks = {key: _before(key) for key in HOOKS}
+        if not any(isinstance(dask.config.config.get(key), Hook | Optimizer) for key in HOOKS):
             # Somebody has put dask's setting back by other means.
             _active.clear()
         self.settings = resolved
+        if dask.config.get("array.query-planning", None):
+            warn_of_query_planning()
         # Explicit calls, such as persist, read the configuration: they shall find what was activated.
         self._set = dask.config.set(
             {
-                _HOOK: Optimizer(resolved, chained),
+                **{
+                    key: Hook(key, before, Optimizer(resolved, _chain(before)))
+                    for key, before in hooks.items()
+                },
                 "daskcache.enabled": True,
                 "daskcache.store": resolved.store,
                 "daskcache.namespace": resolved.namespace,
@@ -116,6 +119,7 @@ def deactivate() -> None:
         return
     while _active:
         _active[-1].__exit__()
+    uninstall()
     if dask.config.get("daskcache.enabled", False):
         dask.config.set({"daskcache.enabled": False})
 
@@ -128,14 +132,67 @@ def active_settings() -> Settings | None:
     Settings or None
         None where the pass is not on.
     """
-    current = dask.config.get(_HOOK, None)
-    return current.settings if isinstance(current, Optimizer) else None
+    for key in HOOKS:
+        current = dask.config.config.get(key)
+        if isinstance(current, Hook | Optimizer):
+            settings: Settings | None = current.settings
+            return settings
+    return None
 
 
 def activate_if_enabled() -> None:
-    """Switch the pass on where the configuration says so."""
-    if dask.config.get("daskcache.enabled", False) and active_settings() is None:
-        try:
-            activate()
-        except InvalidInputError as error:
-            raise InvalidInputError(f"daskcache.enabled is set, but {error}") from error
+    """Switch the pass on where the configuration says so, as dask's import does."""
+    if dask.config.get("daskcache.enabled", False):
+        install()
+        # So that a setting that is not allowed is told of now.
+        _configured_settings()
+
+
+def resolve(hook: Hook) -> Callable[..., Any]:
+    """Give what stands in dask's configuration where the configuration alone decides.
+
+    Parameters
+    ----------
+    hook : daskcache_hook.Hook
+        What stands there.
+
+    Returns
+    -------
+    callable
+        The pass with the settings that are configured now. Where it is not enabled or a setting is not allowed, which
+        is told once, what would have stood there without it.
+    """
+    settings = _configured_settings()
+    chained = _chain(hook.before)
+    if settings is not None:
+        return Optimizer(settings, chained)
+    return chained or dask.array.optimization.optimize
+
+
+def _configured_settings() -> Settings | None:
+    enabled = dask.config.get("daskcache.enabled", False)
+    if not enabled:
+        return None
+    try:
+        if enabled not in (True, 1):
+            raise InvalidInputError(f"daskcache.enabled is {enabled!r}; expected true or false")
+        return Settings.from_config()
+    except InvalidInputError as error:
+        warn_once(f"the pass is off, because the configuration is not what it should be: {error}")
+        return None
+
+
+def _before(key: str) -> Any:
+    """Give what stands in a setting of dask's, besides the pass."""
+    current = dask.config.config.get(key, ABSENT)
+    if isinstance(current, Hook):
+        return current.before
+    if isinstance(current, Optimizer):  # from another process
+        return ABSENT if current.chained is None else current.chained
+    return current
+
+
+def _chain(before: Any) -> Callable[..., Any] | None:
+    """Give the optimizer that is called after the pass; None for dask's own."""
+    # A falsy setting is how dask is told to optimise nothing.
+    return None if before is ABSENT else before or dont_optimize

@@ -1,0 +1,165 @@
+"""What dask loads while it is imported: it puts daskcache's pass in line where the configuration asks for it.
+
+Beside the package, not in it: importing anything of the package imports xarray and zarr, and needs dask complete. Here
+nothing is imported but what dask has by then. See ``docs/design/0004-activation.md``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Self
+
+from dask import config
+
+__all__ = ["ABSENT", "HOOKS", "Hook", "install", "register", "uninstall", "warn_of_query_planning"]
+
+HOOKS = ("array_optimize",)
+"""Dask's settings that name an optimizer, one per kind of collection."""
+
+ABSENT: Any = object()
+"""What stands in a setting that is not there."""
+
+
+class Hook(tuple[()]):  # noqa: SLOT001  (a tuple has no slots)
+    """Stands in dask's configuration for an optimizer.
+
+    With settings of its own (`daskcache.activate`) for that one; without, for what the configuration says whenever dask
+    asks: the first time, the package is imported.
+
+    Parameters
+    ----------
+    key : str
+        Dask's setting that it stands under.
+    before : object, optional
+        What stood there: a callable, or a falsy value by which dask optimises nothing.
+    optimizer : callable, optional
+        A `daskcache.optimizer.Optimizer`; by default the configured one.
+
+    Notes
+    -----
+    It is an empty tuple, because distributed sends the configuration to processes on other hosts as JSON, and would fail
+    with any other callable. There it is an empty list, by which dask optimises nothing where the package is missing;
+    where it is not, `install` puts this in place again.
+    """
+
+    key: str
+    before: Any
+    optimizer: Callable[..., Any] | None
+
+    def __new__(cls, key: str, before: Any = ABSENT, optimizer: Callable[..., Any] | None = None) -> Self:  # noqa: D102
+        self = super().__new__(cls)
+        vars(self).update(key=key, before=before, optimizer=optimizer)
+        return self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
+
+    def resolve(self) -> Callable[..., Any]:
+        """Give the optimizer that this stands for.
+
+        Returns
+        -------
+        callable
+            The pass; where it is not on, what would have stood here without it.
+        """
+        if self.optimizer is not None:
+            return self.optimizer
+        from daskcache.activation import resolve
+
+        return resolve(self)
+
+    @property
+    def settings(self) -> Any:
+        """The settings of the pass, None where it is not on."""
+        return getattr(self.resolve(), "settings", None)
+
+    def __call__(self, dsk: Any, keys: Any, **kwargs: Any) -> Any:  # noqa: D102
+        return self.resolve()(dsk, keys, **kwargs)
+
+    def __bool__(self) -> bool:
+        # Dask asks whether there is one.
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return self.resolve() == (other.resolve() if isinstance(other, Hook) else other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.resolve())
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process has another configuration: it gets what this stands for here.
+        return _same, (self.resolve(),)
+
+    def __repr__(self) -> str:
+        return f"<daskcache in {self.key}{'' if self.optimizer is None else f': {self.optimizer!r}'}>"
+
+
+def _same(optimizer: Callable[..., Any]) -> Callable[..., Any]:
+    return optimizer
+
+
+def register(_: object = None) -> None:
+    """Put the pass in line where the configuration asks for it; dask calls this at its import.
+
+    Parameters
+    ----------
+    _ : object, optional
+        What dask hands to each plugin of its group ``dask.sizeof``.
+    """
+    if config.get("daskcache.enabled", False):
+        install()
+
+
+def install() -> None:
+    """Put the configured pass in line before the optimizers that are set, once."""
+    if config.get("array.query-planning", None):
+        warn_of_query_planning()
+    with config.config_lock:
+        for key in HOOKS:
+            before = config.config.get(key, ABSENT)
+            if isinstance(before, list):  # what JSON made of one
+                before = ABSENT
+            if isinstance(before, Hook):
+                continue
+            hook = Hook(key, before)
+            if before is ABSENT:
+                # As a default it is there again after dask.config.refresh().
+                config.update_defaults({key: hook})
+            config.config[key] = hook
+
+
+def uninstall() -> None:
+    """Take the configured pass out of dask's configuration and put back what stood there."""
+    with config.config_lock:
+        for key in HOOKS:
+            hook = config.config.get(key)
+            if not isinstance(hook, Hook):
+                continue
+            config.defaults[:] = [new for new in config.defaults if new.get(key) is not hook]
+            if hook.before is ABSENT:
+                del config.config[key]
+            else:
+                config.config[key] = hook.before
+
+
+@cache
+def warn_of_query_planning() -> None:
+    """Say, once, that the pass cannot work under dask's query planning."""
+    warnings.warn(
+        "with array.query-planning dask calls no optimizer of arrays: the pass of daskcache is idle, and nothing is "
+        "loaded or stored but by explicit calls. Set array.query-planning to false, before dask.array is imported",
+        stacklevel=4,
+    )
