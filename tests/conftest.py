@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.workspace import Workspace
 
 _COMMON = {
     # A time limit per example measures the machine; pytest-timeout limits the test.
@@ -39,3 +44,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         program = _PROGRAMS[mark.args[0]]
         if shutil.which(program, path=os.environ["PATH"] + ":/usr/sbin:/sbin") is None:
             pytest.skip(f"{program} is not installed")
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """Give an empty directory of modules on the import path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # Two variants of a file may have one size and time.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    space = Workspace(tmp_path)
+    yield space
+    space.forget()
