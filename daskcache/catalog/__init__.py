@@ -1,7 +1,9 @@
 """The catalog: entries and their versions, runs, and which values the newest versions hold."""
 
 from daskcache.catalog.entries import Catalog
+from daskcache.catalog.packs import put_pack
 from daskcache.catalog.records import RunRecord, Wanted
+from daskcache.catalog.runs import Runs
 from daskcache.catalog.tokens import TokenIndex
 from daskcache.catalog.versions import Latest, VersionInfo
 from daskcache.names import check_name, check_namespace
@@ -10,9 +12,11 @@ __all__ = [
     "Catalog",
     "Latest",
     "RunRecord",
+    "Runs",
     "TokenIndex",
     "VersionInfo",
     "Wanted",
     "check_name",
     "check_namespace",
+    "put_pack",
 ]

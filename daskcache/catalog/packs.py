@@ -1,0 +1,206 @@
+"""Packs: the blocks that runs stored without a name, listed by what they are and not by what they belong to.
+
+A pack is a manifest whose variables hold blocks of one shape and dtype each, side by side along the first dimension. It
+lies in ``namespaces/<namespace>/@``, where no entry can be, and nobody opens it: it tells the index which tokens are
+stored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from zarr.abc.store import Store
+
+from daskcache import stores
+from daskcache.catalog.layout import NAMESPACES, VERSIONS, check_format
+from daskcache.errors import CorruptChunkError
+from daskcache.manifest import Manifest, StoredVariable, from_idx, to_idx
+from daskcache.names import check_namespace, is_version
+from daskcache.pool import StoredBlock
+
+__all__ = ["list_packs", "put_pack", "read_pack"]
+
+logger = logging.getLogger("daskcache")
+
+_MOST = 32
+"""Small packs that may lie side by side; one more, and they are put together."""
+_SMALL = 2**20
+"""Bytes of a pack that is left as it is."""
+
+
+def put_pack(root: str, namespace: str, blocks: Iterable[StoredBlock]) -> None:
+    """List blocks in a namespace, so that their tokens are found.
+
+    Parameters
+    ----------
+    root : str
+        The store that holds them.
+    namespace : str
+        Where they shall be found.
+    blocks : iterable of StoredBlock
+        Each is stored already.
+
+    Raises
+    ------
+    StoreFullError, ReadOnlyError, StoreError
+        The store has no room, takes no writes, failed, or has a newer format.
+
+    Notes
+    -----
+    One put and one listing; every 32nd also reads 32 small documents, writes one and deletes the others. Nothing is
+    lost where several do so at once: each deletes only what it has read and written again before.
+
+    Examples
+    --------
+    >>> from daskcache.chunks import ChunkSpec
+    >>> spec = ChunkSpec.for_block("f4", (3,))
+    >>> block = StoredBlock("memory://doc-pack", "00ff", bytes(20), spec, (3,), np.dtype("f4"), 64)
+    >>> put_pack("memory://doc-pack", "default", [block])
+    >>> [len(read_pack("memory://doc-pack", "default", name).variables) for name in
+    ...  list_packs("memory://doc-pack", "default")]
+    [1]
+    """
+    manifest = _pack(blocks)
+    if not manifest.variables:
+        return
+    store = stores.open(root)
+    check_format(store, create=True)
+    stores.put(store, _key(namespace, manifest.version), to_idx(manifest))
+    small = [name for name, size in _listed(store, namespace).items() if size < _SMALL]
+    if len(small) > _MOST:
+        _merge(root, store, namespace, small)
+
+
+def list_packs(root: str, namespace: str) -> list[str]:
+    """List the packs of a namespace.
+
+    Parameters
+    ----------
+    root : str
+        The store.
+    namespace : str
+        The namespace.
+
+    Returns
+    -------
+    list of str
+        Their versions, sorted.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+
+    Examples
+    --------
+    >>> list_packs("memory://doc-empty", "default")
+    []
+    """
+    return sorted(_listed(stores.open(root), namespace))
+
+
+def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
+    """Read a pack.
+
+    Parameters
+    ----------
+    root : str
+        The store.
+    namespace : str
+        The namespace.
+    version : str
+        As `list_packs` gave it.
+
+    Returns
+    -------
+    Manifest or None
+        None where it has been put together with others since, or is damaged: then it was deleted.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+
+    Examples
+    --------
+    >>> read_pack("memory://doc-empty", "default", "0" * 40) is None
+    True
+    """
+    store = stores.open(root)
+    data = stores.get(store, _key(namespace, version))
+    try:
+        return None if data is None else from_idx(data)
+    except CorruptChunkError as error:
+        # What it lists is found no more, is computed again, and listed anew.
+        logger.info("a list of stored blocks is damaged and left out: %s", error)
+        return None
+
+
+def _key(namespace: str, version: str = "") -> str:
+    directory = f"{NAMESPACES}/{check_namespace(namespace)}/{VERSIONS}"
+    return f"{directory}/{version}.idx" if version else directory
+
+
+def _listed(store: Store, namespace: str) -> dict[str, int]:
+    sizes = stores.list_sizes(store, _key(namespace))
+    return {
+        name[:-4]: size for name, size in sizes.items() if name.endswith(".idx") and is_version(name[:-4])
+    }
+
+
+def _merge(root: str, store: Store, namespace: str, names: Sequence[str]) -> None:
+    found = {name: read_pack(root, namespace, name) for name in names}
+    read = {name: manifest for name, manifest in found.items() if manifest is not None}
+    merged = _pack(block for manifest in read.values() for block in _blocks(root, manifest))
+    stores.put(store, _key(namespace, merged.version), to_idx(merged))
+    for name in read:
+        if name != merged.version:
+            stores.delete(store, _key(namespace, name))
+
+
+def _blocks(root: str, manifest: Manifest) -> Iterator[StoredBlock]:
+    for variable in manifest.variables:
+        spec = next(spec for _, spec in variable.specs())
+        for number in range(len(variable.tokens)):
+            yield StoredBlock(
+                root=root,
+                group=f"{variable.groups[number]:04x}",
+                token=variable.tokens[number].tobytes(),
+                spec=spec,
+                shape=tuple(lengths[0] for lengths in variable.chunks),
+                dtype=variable.dtype,
+                size_bytes=int(variable.sizes[number]) or None,
+            )
+
+
+def _pack(blocks: Iterable[StoredBlock]) -> Manifest:
+    alike: dict[object, dict[bytes, StoredBlock]] = {}
+    for block in blocks:
+        # One without dimensions cannot lie beside another.
+        form = (block.shape, str(block.dtype.str), block.spec, None if block.shape else block.token)
+        alike.setdefault(form, {}).setdefault(block.token, block)
+    # By what they hold, so that equal packs have one name.
+    ordered = sorted((sorted(found.items()) for found in alike.values()), key=lambda found: found[0][0])
+    variables = (
+        _variable(f"blocks{number}", [block for _, block in found]) for number, found in enumerate(ordered)
+    )
+    return Manifest.build("dataset", tuple(variables))
+
+
+def _variable(path: str, blocks: Sequence[StoredBlock]) -> StoredVariable:
+    first = blocks[0]
+    chunks = tuple((length,) for length in first.shape)
+    if chunks:
+        chunks = (chunks[0] * len(blocks), *chunks[1:])
+    return StoredVariable(
+        path=path,
+        dims=tuple(f"dim_{i}" for i in range(first.ndim)),
+        dtype=first.dtype,
+        chunks=chunks,
+        codecs=first.spec.codecs,
+        tokens=np.frombuffer(b"".join(block.token for block in blocks), "u1").reshape(-1, 20),
+        groups=np.array([int(block.group, 16) for block in blocks], "<u2"),
+        sizes=np.array([block.size_bytes or 0 for block in blocks], "<u8"),
+    )
