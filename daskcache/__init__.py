@@ -19,7 +19,7 @@ from daskcache.errors import (
     UncacheableError,
 )
 from daskcache.explain import explain
-from daskcache.fingerprint import fingerprint_as, source, version
+from daskcache.fingerprint import effect, fingerprint_as, source, version
 from daskcache.identity import token
 from daskcache.lazy import checkpoint
 from daskcache.lazy import open_entry as open  # noqa: A004
@@ -43,6 +43,7 @@ __all__ = [
     "activate",
     "checkpoint",
     "deactivate",
+    "effect",
     "explain",
     "fingerprint_as",
     "last_run",

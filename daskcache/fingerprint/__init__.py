@@ -1,6 +1,6 @@
 """An object's identity: digests of values, code and sources that are the same in every process."""
 
-from daskcache.fingerprint.declare import fingerprint_as, version
+from daskcache.fingerprint.declare import effect, fingerprint_as, version
 from daskcache.fingerprint.declared_files import source
 from daskcache.fingerprint.digest import DIGEST_SIZE, RULES, Digester
 from daskcache.fingerprint.loaded import LoadedCode
@@ -14,6 +14,7 @@ __all__ = [
     "Fingerprinter",
     "LoadedCode",
     "check_code_units",
+    "effect",
     "fingerprint",
     "fingerprint_as",
     "register",

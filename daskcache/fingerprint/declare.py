@@ -8,10 +8,11 @@ from typing import Any, TypeVar
 
 from daskcache.errors import InvalidInputError
 
-__all__ = ["Declaration", "declared", "fingerprint_as", "version"]
+__all__ = ["Declaration", "declared", "effect", "fingerprint_as", "is_declared_effect", "version"]
 
 _T = TypeVar("_T", bound=Callable[..., Any])
 _ATTRIBUTE = "__daskcache_declared__"
+_EFFECT = "__daskcache_effect__"
 
 
 class Declaration:
@@ -110,6 +111,53 @@ def fingerprint_as(*values: object) -> Callable[[_T], _T]:
     if not values:
         raise InvalidInputError("fingerprint_as() needs at least one value to be the function's identity")
     return lambda target: _declare(target, values, is_whole=True)
+
+
+def effect(target: _T) -> _T:
+    """Declare that a function is run for what it does, not for what it returns.
+
+    Its tasks run every time: nothing of theirs is stored or looked up, nor of what depends on them. What they are
+    given is stored as other results are. Tasks of dask's and xarray's own writers, such as ``to_zarr``, need no
+    declaration, nor do functions that are seen to open files.
+
+    Parameters
+    ----------
+    target : callable
+        A function that writes, sends or counts.
+
+    Returns
+    -------
+    callable
+        The same, so that this is a decorator.
+
+    Raises
+    ------
+    InvalidInputError
+        It takes no attributes; wrap it in a ``def``.
+
+    Examples
+    --------
+    >>> import daskcache
+    >>> @daskcache.effect
+    ... def send(block):
+    ...     print(block.sum())
+    ...     return block
+    """
+    try:
+        setattr(target, _EFFECT, True)
+    except (AttributeError, TypeError) as error:
+        raise InvalidInputError(
+            f"{target!r} takes no attributes; wrap it in a def and decorate that"
+        ) from error
+    return target
+
+
+def is_declared_effect(target: Any) -> bool:
+    """Whether a function is declared to have an effect, or wraps one that is."""
+    try:
+        return vars(target).get(_EFFECT) is True
+    except TypeError:
+        return False
 
 
 def declared(target: Any) -> Declaration | None:

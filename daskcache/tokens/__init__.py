@@ -6,6 +6,7 @@ enter: a reference is replaced by the token of what it refers to. Layers that da
 """
 
 from daskcache.tokens.graph import GraphTokens
+from daskcache.tokens.rules import has_effect
 from daskcache.tokens.steps import Step, name_function, steps_of
 
-__all__ = ["GraphTokens", "Step", "name_function", "steps_of"]
+__all__ = ["GraphTokens", "Step", "has_effect", "name_function", "steps_of"]

@@ -12,9 +12,19 @@ import dask.array.chunk
 import numpy as np
 from dask.utils import funcname
 
-from daskcache.dask_internals import EFFECTS, GETTERS, chunk_einsum, identity_cast, pass_extra_kwargs
+from daskcache.dask_internals import (
+    EFFECTS,
+    GETTERS,
+    DataNode,
+    Task,
+    chunk_einsum,
+    execute_subgraph,
+    identity_cast,
+    pass_extra_kwargs,
+)
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.declare import is_declared_effect
 from daskcache.fingerprint.impure import find_call_impurity, find_impurity
 from daskcache.fingerprint.instances import instance_node
 from daskcache.fingerprint.rules import rule_of
@@ -24,8 +34,10 @@ __all__ = [
     "RULED",
     "count_arguments",
     "encode_name",
+    "has_effect",
     "is_basic",
     "is_composed",
+    "is_effect",
     "is_one_of",
     "is_transparent",
     "is_unknown_array",
@@ -94,14 +106,50 @@ def is_transparent(func: Any) -> bool:
 
 def refuse_effects(func: Any) -> None:
     """Raise for what is run for what it does, however it is wrapped."""
-    if is_one_of(func, EFFECTS):
+    if is_effect(func):
         raise UncacheableError(
             f"{funcname(func)} is run for its effect, which a stored result would not have"
         )
+
+
+def is_effect(func: Any) -> bool:
+    """Whether a function is one that is run for what it does, however it is wrapped.
+
+    Returns
+    -------
+    bool
+        True for those of dask's that write, and for those that are declared to have an effect.
+    """
+    if is_one_of(func, EFFECTS) or is_declared_effect(func):
+        return True
     if isinstance(func, functools.partial):
-        refuse_effects(func.func)
-    for step in (getattr(func, "first", None), *getattr(func, "funcs", ())) if is_composed(func) else ():
-        refuse_effects(step)
+        return is_effect(func.func)
+    steps = (getattr(func, "first", None), *getattr(func, "funcs", ())) if is_composed(func) else ()
+    return any(map(is_effect, steps))
+
+
+def has_effect(task: Any) -> bool:
+    """Whether a task is run for what it does.
+
+    Parameters
+    ----------
+    task : object
+        What a graph holds under a key.
+
+    Returns
+    -------
+    bool
+        False for values.
+    """
+    if not isinstance(task, Task):
+        return False
+    if task.func is execute_subgraph:
+        inner, outkey, *_ = task.args
+        return has_effect(inner.get(outkey))
+    if task.func is pass_extra_kwargs and task.args:
+        func = task.args[0]
+        return is_effect(func.value if isinstance(func, DataNode) else func)
+    return is_effect(task.func)
 
 
 def refuse_impure(func: Any, call: str = "") -> None:
