@@ -16,14 +16,18 @@ from daskcache.dask_internals import DataNode, GraphNode, Key, List, Task, TaskR
 from daskcache.errors import CorruptChunkError, SourceChangedError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
+from daskcache.outputs import Form, OutputPlace, Pack, form_of
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock
 from daskcache.publishing import Publication, draft_manifest
 from daskcache.writing import unstored_in
 
-__all__ = ["publish_checkpoints"]
+__all__ = ["list_outputs", "publish_checkpoints"]
 
 logger = logging.getLogger("daskcache")
+
+_FAN_IN = 256
+"""Inputs of a task, beyond which a scheduler is slow."""
 
 
 def publish_checkpoints(
@@ -86,7 +90,7 @@ def publish_checkpoints(
                 )
             continue
         entry = checkpoint.entry or draft.manifest.version
-        catalog = Catalog(settings.store, settings.namespace)
+        catalog = Catalog.of(settings)
         if _is_published(catalog, entry, draft.manifest.version):
             continue
         output = _terminal(outputs, layers, dependencies)
@@ -97,28 +101,127 @@ def publish_checkpoints(
         draft = dataclasses.replace(draft, manifest=manifest)
         watch = Watch.of(fingerprinter)
         publication = Publication(draft, settings, entry, run, np.empty((0, 2), "i8"), watch)
-        name = f"daskcache-publish-{run}-{publishing}"
-        key, layer = output
-        inner: Key = f"{name}-before"
         written = [
-            inner if block == key else block
+            block
             for path_layer in objects.values()
             for index in np.ndindex(*numblocks[path_layer])
             if (block := (path_layer, *index)) in plan.writes
         ]
-        tasks: dict[Key, GraphNode] = {}
-        for number, block in enumerate(written):
-            tasks[name, number] = Task((name, number), _done, TaskRef(block))
-        tasks[name] = Task(name, _publish, DataNode(None, publication), List(*map(TaskRef, list(tasks))))
-        held = dict(layers[layer])
-        last = convert_legacy_task(key, held[key], HighLevelGraph(layers, dependencies))
-        held[inner] = last.substitute({}, key=inner) if isinstance(last, GraphNode) else DataNode(inner, last)
-        held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
-        # One layer, because the two refer to one another.
-        layers[layer] = MaterializedLayer({**held, **tasks}, annotations=layers[layer].annotations)
-        dependencies[layer] |= {path_layer for path_layer in objects.values() if path_layer in layers}
-        dependencies[layer].discard(layer)
+        _append(
+            layers,
+            dependencies,
+            output,
+            f"daskcache-publish-{run}-{publishing}",
+            written,
+            _done,
+            _publish,
+            publication,
+        )
     return HighLevelGraph(layers, dependencies)
+
+
+def list_outputs(
+    dsk: HighLevelGraph,
+    outputs: Sequence[Key],
+    writes: Mapping[Key, bytes],
+    place: Callable[[Key], OutputPlace],
+    fingerprinter: Fingerprinter,
+    run: str,
+) -> HighLevelGraph:
+    """Add what lists the blocks that are stored because somebody computes them.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph
+        The rewritten graph.
+    outputs : sequence of Hashable
+        The keys that are wanted.
+    writes : mapping of Hashable to bytes
+        The tokens of the blocks that are written.
+    place : callable
+        Says where the block of a key goes.
+    fingerprinter : Fingerprinter
+        Knows what was seen of the sources.
+    run : str
+        The run's id.
+
+    Returns
+    -------
+    HighLevelGraph
+        The task that puts blocks together lists them as well. Of blocks that no such task is given there is one more
+        small task each, one that lists them, and an output that waits for it.
+    """
+    layers, dependencies = dict(dsk.layers), {name: set(deps) for name, deps in dsk.dependencies.items()}
+    watch = Watch.of(fingerprinter)
+    rest = dict(writes)
+
+    def pack(keys: Iterable[Key]) -> DataNode:
+        keys = list(keys)
+        return DataNode(
+            None, Pack(run, tuple(map(place, keys)), b"".join(writes[key] for key in keys), watch)
+        )
+
+    for key in outputs:
+        layer = layers.get(key) if isinstance(key, str) else None
+        if layer is None:
+            continue
+        task = convert_legacy_task(key, layer[key], dsk)
+        direct = [block for block in getattr(task, "dependencies", ()) if block in rest]
+        if direct:
+            # It holds them all anyway.
+            finish = Task(key, _finish, pack(direct), List(*map(TaskRef, direct)), task)
+            layers[key] = MaterializedLayer({**layer, key: finish}, annotations=layer.annotations)
+            for block in direct:
+                del rest[block]
+    output = _terminal(outputs, layers, dependencies) if rest else None
+    if output is not None:
+        _append(
+            layers,
+            dependencies,
+            output,
+            f"daskcache-list-{run}",
+            list(rest),
+            form_of,
+            _list,
+            pack(rest).value,
+        )
+    return HighLevelGraph(layers, dependencies)
+
+
+def _append(
+    layers: dict[str, Any],
+    dependencies: dict[str, set[str]],
+    output: tuple[Key, str],
+    name: str,
+    blocks: Sequence[Key],
+    note: Callable[[Any], Any],
+    last: Callable[[Any, Any], None],
+    what: Any,
+) -> None:
+    """Add a task that waits for blocks and holds none, and make an output wait for it."""
+    key, layer = output
+    inner: Key = f"{name}-before"
+    tasks: dict[Key, GraphNode] = {}
+    for number, block in enumerate(blocks):
+        tasks[name, number] = Task((name, number), note, TaskRef(inner if block == key else block))
+    groups: list[Any] = []
+    for start in range(0, len(blocks), _FAN_IN):
+        group: Any = List(
+            *(TaskRef((name, number)) for number in range(start, min(start + _FAN_IN, len(blocks))))
+        )
+        if len(blocks) > _FAN_IN:
+            tasks[name, "all", start] = Task((name, "all", start), list, group)
+            group = TaskRef((name, "all", start))
+        groups.append(group)
+    tasks[name] = Task(name, last, DataNode(None, what), List(*groups))
+    held = dict(layers[layer])
+    node = convert_legacy_task(key, held[key], HighLevelGraph(layers, dependencies))
+    held[inner] = node.substitute({}, key=inner) if isinstance(node, GraphNode) else DataNode(inner, node)
+    held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
+    # One layer, because the two refer to one another.
+    layers[layer] = MaterializedLayer({**held, **tasks}, annotations=layers[layer].annotations)
+    dependencies[layer] |= {block[0] for block in blocks if block[0] in layers}
+    dependencies[layer].discard(layer)
 
 
 def _is_published(catalog: Catalog, entry: str, version: str) -> bool:
@@ -190,7 +293,16 @@ def _first(value: Any, after: Any) -> Any:
     return value
 
 
-def _publish(publication: Publication, written: Sequence[None]) -> None:
+def _finish(pack: Pack, blocks: Sequence[Any], value: Any) -> Any:
+    pack.put([form_of(block) for block in blocks])
+    return value
+
+
+def _list(pack: Pack, forms: Sequence[Sequence[Form | None]]) -> None:
+    pack.put([form for part in forms for form in part])
+
+
+def _publish(publication: Publication, written: Sequence[Sequence[None]]) -> None:
     try:
         publication.publish(())
     except (SourceChangedError, StoreError) as error:

@@ -17,12 +17,13 @@ from daskcache.dask_internals import (
     Key,
     Task,
     TaskRef,
+    as_collection,
     blockwise_token,
     convert_legacy_graph,
     getter,
 )
 from daskcache.fingerprint import Digester
-from daskcache.plan import Plan
+from daskcache.plan import Plan, Target
 from daskcache.pool import StoredBlock
 
 __all__ = [
@@ -38,14 +39,14 @@ __all__ = [
 
 
 class StoredBlocks(BlockwiseDep):
-    """The stored blocks of a layer, each made when dask makes its task.
+    """The stored blocks of a layer, or what is known of blocks to be stored, each made when dask makes its task.
 
     Parameters
     ----------
     numblocks : tuple of int
         How many blocks the layer has along each dimension.
     block : callable
-        Gives the stored block for a tuple of block numbers; picklable.
+        Gives it for a tuple of block numbers; picklable.
     token : str
         What stands for all of it in dask's names.
     """
@@ -55,14 +56,14 @@ class StoredBlocks(BlockwiseDep):
     def __init__(
         self,
         numblocks: tuple[int, ...],
-        block: Callable[[tuple[int, ...]], StoredBlock],
+        block: Callable[[tuple[int, ...]], Any],
         token: str,
     ) -> None:
         self.numblocks = numblocks
         self._block = block
         self._token = token
 
-    def __getitem__(self, idx: tuple[int, ...]) -> StoredBlock:
+    def __getitem__(self, idx: tuple[int, ...]) -> Any:
         return self._block(idx)
 
     def __dask_tokenize__(self) -> tuple[str, str]:
@@ -161,14 +162,17 @@ def load_array(
         Lazy, one load per block.
     """
     graph = HighLevelGraph({name: load_layer(name, blocks)}, {name: set()})
-    return da.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), dtype))
+    array: da.Array = as_collection(
+        da.core.Array(graph, name, chunks, meta=np.empty((0,) * len(chunks), dtype))
+    )
+    return array
 
 
 def substitute(
     dsk: HighLevelGraph,
     plan: Plan,
-    write: Callable[[Key, Any, StoredBlock], Any] | None = None,
-    write_all: Callable[[Blockwise, Mapping[tuple[int, ...], StoredBlock]], Blockwise] | None = None,
+    write: Callable[[Key, Any, Target], Any] | None = None,
+    write_all: Callable[[Blockwise, Mapping[tuple[int, ...], Target]], Blockwise] | None = None,
 ) -> HighLevelGraph:
     """Rewrite a graph by a plan, keeping it high level.
 
@@ -270,15 +274,15 @@ def _loads(name: str, loads: Mapping[Key, StoredBlock], numblocks: tuple[int, ..
 
 
 class BlockLookup:
-    """A picklable function from block numbers to stored blocks."""
+    """A picklable function from block numbers to stored blocks, or to what else there is for each."""
 
     __slots__ = ("_blocks",)
 
-    def __init__(self, blocks: Mapping[tuple[int, ...], StoredBlock]) -> None:
+    def __init__(self, blocks: Mapping[tuple[int, ...], Any]) -> None:
         self._blocks = blocks
 
-    def __call__(self, index: tuple[int, ...]) -> StoredBlock:
-        """Give the block of an index."""
+    def __call__(self, index: tuple[int, ...]) -> Any:
+        """Give what there is for an index."""
         return self._blocks[index]
 
 

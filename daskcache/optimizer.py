@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -15,22 +15,23 @@ import dask.array.optimization
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
+from daskcache import cluster, runs, stores
 from daskcache.catalog import Catalog
-from daskcache.checkpoints import Checkpoint, Targets, find_checkpoints, write_layer
-from daskcache.completion import publish_checkpoints
+from daskcache.checkpoints import CheckpointLayer, find_checkpoints, write_layer
+from daskcache.completion import list_outputs, publish_checkpoints
 from daskcache.config import Settings
 from daskcache.dask_internals import Blockwise, DataNode, Key, Task
-from daskcache.errors import ReadOnlyError, StoreError, StoreFullError, UncacheableError, warn_once
+from daskcache.errors import StoreError, UncacheableError, warn_once
+from daskcache.finder import Finder, may_read, may_write
 from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
 from daskcache.graph import substitute
 from daskcache.guards import guard_sources
-from daskcache.listing import Listing
-from daskcache.plan import Plan, make_plan
-from daskcache.pool import StoredBlock
-from daskcache.publishing import announce_run
+from daskcache.outputs import find_outputs, keep_layer, keep_task
+from daskcache.plan import Plan, Target, make_plan
 from daskcache.records import describe_recipe
 from daskcache.recovery import Recovery
+from daskcache.sharing import look_first
 from daskcache.tokens import GraphTokens
 from daskcache.writing import Writer, keep_block
 
@@ -54,6 +55,8 @@ class Optimizer:
     """The user's code in the client, where this has come from another process; no part of what compares or hashes."""
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # It leaves for a scheduler, which will tell what it plans.
+        cluster.listen(runs.receive)
         # With distributed the pass runs in the scheduler, which may have been started before an edit.
         client = self.client or LoadedCode.here(
             salt=self.settings.salt, code_versions=self.settings.code_versions
@@ -89,7 +92,7 @@ class Optimizer:
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
         optimize: Any = self.chained or dask.array.optimization.optimize
-        return optimize(dsk, keys, **kwargs)
+        return look_first(optimize(dsk, keys, **kwargs), set(flatten([keys], container=(list, set))))
 
 
 def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None = None) -> Any:
@@ -122,38 +125,49 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
     if not isinstance(dsk, HighLevelGraph):
         dsk = HighLevelGraph.from_collections(f"graph-{id(dsk)}", dsk, dependencies=())
     checkpoints = find_checkpoints(dsk)
-    index: Any = Catalog(settings.store, settings.namespace).token_index() if _reads(settings) else {}
-    if not checkpoints and not len(index):
+    index: Any = Catalog.of(settings).token_index() if may_read(settings) else {}
+    stores_outputs = settings.policy != "checkpoints" and may_write(settings)
+    if not checkpoints and not len(index) and not stores_outputs:
         return dsk
     tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings))
-    finder = _Finder(tokens, checkpoints, index)
+    finder = Finder(dsk, tokens, checkpoints, index, settings)
     finder.identify(outputs)
     stale = client.differing(tokens.fingerprinter.code_units) if client is not None else frozenset()
     if stale:
         _warn_of_stale(stale)
         tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings, stale))
-        finder = _Finder(tokens, checkpoints, index)
+        finder = Finder(dsk, tokens, checkpoints, index, settings)
         finder.identify(outputs)
+    if stores_outputs:
+        finder.keep(find_outputs(dsk, tokens, outputs))
     run = uuid.uuid4().hex
     finder.announce(run)
     plan = make_plan(tokens, outputs, find=finder.find, target=finder.target, wants=finder.wants)
     _report(plan, settings)
     if plan.is_trivial:
         return dsk
+    runs.announce(_figures(run, plan, settings), elsewhere=client is not None)
     writer = writer_for(tokens.fingerprinter, settings, run)
-    recovery = Recovery(dsk, tokens, finder.find, writer if _writes(settings) else None, run)
+    recovery = Recovery(dsk, tokens, finder.find, writer if may_write(settings) else None, run)
     plan = recovery.protect(plan)
 
-    def write(key: Key, task: Any, target: StoredBlock) -> Task:
+    def write(key: Key, task: Any, target: Target) -> Task:
+        if isinstance(target, bytes):
+            return keep_task(key, task, finder.place(key), target, writer)
         # The mark's own argument, so that the mark leaves no trace.
         return Task(key, keep_block, task.args[0], DataNode(None, target), DataNode(None, writer))
 
-    def write_all(layer: Blockwise, targets: Mapping[tuple[int, ...], StoredBlock]) -> Blockwise:
-        return write_layer(layer, targets, writer)
+    def write_all(layer: Blockwise, targets: Mapping[tuple[int, ...], Any]) -> Blockwise:
+        if isinstance(layer, CheckpointLayer):
+            return write_layer(layer, targets, writer)
+        return keep_layer(layer, finder.place((layer.output, *next(iter(targets)))), targets, writer)
 
     rewritten = substitute(dsk, plan, write, write_all)
     if plan.writes:
         rewritten = guard_sources(rewritten, tokens)
+    kept = {key: target for key, target in plan.writes.items() if isinstance(target, bytes)}
+    if kept:
+        rewritten = list_outputs(rewritten, outputs, kept, finder.place, tokens.fingerprinter, run)
     if not finder.writes:
         return rewritten
     # Where all blocks were stored already, the object may not have been published under this name.
@@ -177,6 +191,19 @@ def _warn_of_stale(stale: frozenset[tuple[str, str]]) -> None:
     warn_once(
         f"the scheduler has other code than the client, or the client has not imported it ({', '.join(names[:3])}{more}): "
         "what uses it is computed, and nothing of it is loaded or stored; restart the scheduler with the client's code"
+    )
+
+
+def _figures(run: str, plan: Plan, settings: Settings) -> runs.Figures:
+    wanted, loaded = len(plan.writes), len(plan.loads)
+    return runs.Figures(
+        run,
+        kind="compute",
+        store=stores.describe(settings.store),
+        namespace=settings.namespace,
+        blocks=wanted + loaded,
+        wanted=wanted,
+        loaded=loaded,
     )
 
 
@@ -206,79 +233,9 @@ def writer_for(fingerprinter: Fingerprinter, settings: Settings, run: str) -> Wr
     )
     files = tuple((file, state) for file, state in fingerprinter.files.items() if state)
     sources = whole_sources(fingerprinter)
-    return Writer(units, settings.code_versions, settings.salt, run, (*files, *sources))
-
-
-class _Finder:
-    """Looks up blocks: marked ones in the pool, the others among what the namespace has published."""
-
-    def __init__(self, tokens: GraphTokens, checkpoints: Mapping[str, Checkpoint], index: Any) -> None:
-        self._tokens = tokens
-        self._checkpoints = checkpoints
-        self._index = index
-        self._listings: dict[str, Listing] = {}
-        # What a manifest still names, but a listing does not.
-        self._gone: set[StoredBlock] = set()
-        self.targets: dict[Key, StoredBlock] = {}
-        self.writes = {name for name, mark in checkpoints.items() if _writes(mark.settings)}
-
-    def identify(self, outputs: Iterable[Key]) -> None:
-        """Work out where the marked blocks that are needed belong, before anything is looked up."""
-        places = {
-            name: Targets.of(mark.outline.variable(mark.path), mark.settings)
-            for name, mark in self._checkpoints.items()
-        }
-        for key, token in self._tokens.evaluate(outputs):
-            if type(key) is tuple and key and key[0] in places:
-                function = self._tokens.function(key)
-                self.targets[key] = places[key[0]].block(key[1:], token, function)
-
-    def announce(self, run: str) -> None:
-        """Put the run's record, which protects what it is about to find; without one, nothing is written."""
-        wanted: dict[tuple[Settings, str], dict[str, list[StoredBlock]]] = {}
-        for key, target in self.targets.items():
-            name = key[0]
-            if name in self.writes:
-                mark = self._checkpoints[name]
-                blocks = wanted.setdefault((mark.settings, mark.entry or run), {})
-                blocks.setdefault(mark.path, []).append(target)
-        for (settings, entry), blocks in wanted.items():
-            try:
-                announce_run(run, settings, entry, blocks)
-            except (ReadOnlyError, StoreFullError) as error:
-                self.writes -= {name for name, mark in self._checkpoints.items() if mark.settings == settings}
-                warn_once(
-                    f"what is stored is loaded, and nothing is written: {error}",
-                    stacklevel=6,
-                    about=f"unwritable {settings.store}",
-                )
-
-    def find(self, key: Key, token: bytes) -> StoredBlock | None:
-        target = self.targets.get(key)
-        if target is not None and _reads(self._checkpoints[key[0]].settings):
-            if target.root not in self._listings:
-                self._listings[target.root] = Listing(target.root)
-            stored = self._listings[target.root].find_as_known(target, self._index.get(token))
-            if stored is not None:
-                return stored
-            self._gone.add(target)
-        found: StoredBlock | None = self._index.get(token)
-        return None if found in self._gone else found
-
-    def target(self, key: Key, token: bytes) -> StoredBlock | None:
-        name = key[0] if type(key) is tuple and key else None
-        return self.targets.get(key) if name in self.writes else None
-
-    def wants(self, key: Key) -> bool:
-        return type(key) is tuple and bool(key) and key[0] in self.writes
-
-
-def _writes(settings: Settings) -> bool:
-    return settings.mode in ("write", "readwrite")
-
-
-def _reads(settings: Settings) -> bool:
-    return settings.mode in ("read", "readwrite")
+    return Writer(
+        units, settings.code_versions, settings.salt, run, (*files, *sources), settings.mode == "readwrite"
+    )
 
 
 def _is_key(keys: Any) -> bool:

@@ -13,7 +13,10 @@ from daskcache.errors import UncacheableError
 from daskcache.pool import StoredBlock
 from daskcache.tokens import GraphTokens
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "Target", "make_plan"]
+
+Target = StoredBlock | bytes
+"""Where a block goes; of one whose form nobody knows before it is there, its token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Plan:
 
     loads: Mapping[Key, StoredBlock] = field(default_factory=dict)
     """Tasks to be replaced by loads, and what each loads."""
-    writes: Mapping[Key, StoredBlock] = field(default_factory=dict)
+    writes: Mapping[Key, Target] = field(default_factory=dict)
     """Tasks to be run whose blocks are wanted in the store, and where each goes."""
     computes: frozenset[Key] = frozenset()
     """Tasks to be run, those of `writes` included."""
@@ -52,7 +55,7 @@ def make_plan(
     outputs: Iterable[Key],
     *,
     find: Callable[[Key, bytes], StoredBlock | None],
-    target: Callable[[Key, bytes], StoredBlock | None] = lambda key, token: None,
+    target: Callable[[Key, bytes], Target | None] = lambda key, token: None,
     wants: Callable[[Key], bool] = lambda key: False,
 ) -> Plan:
     """Cut a graph where blocks are stored already.
@@ -89,7 +92,7 @@ def make_plan(
     <Plan: 0 loads, 2 computes, 0 writes, 0 uncacheable>
     """
     loads: dict[Key, StoredBlock] = {}
-    writes: dict[Key, StoredBlock] = {}
+    writes: dict[Key, Target] = {}
     uncacheable: dict[Key, UncacheableError] = {}
     seen: set[Key] = set()
     computes: set[Key] = set()

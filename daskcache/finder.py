@@ -1,0 +1,144 @@
+"""Where the pass looks for blocks, and where it wants them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from dask.highlevelgraph import HighLevelGraph
+
+from daskcache.checkpoints import Checkpoint, Targets
+from daskcache.config import Settings
+from daskcache.dask_internals import Blockwise, Key
+from daskcache.errors import ReadOnlyError, StoreFullError, warn_once
+from daskcache.listing import Listing
+from daskcache.outputs import OutputPlace
+from daskcache.plan import Target
+from daskcache.pool import StoredBlock
+from daskcache.publishing import announce_run
+from daskcache.tokens import GraphTokens
+
+__all__ = ["Finder", "may_read", "may_write"]
+
+
+class Finder:
+    """Looks up blocks: marked ones in the pool, the others among what the namespace has published.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph
+        The graph.
+    tokens : GraphTokens
+        Its tokens.
+    checkpoints : mapping of str to Checkpoint
+        Its marks.
+    index : TokenIndex or mapping
+        What the namespace has published.
+    settings : Settings
+        The pass's own; marks have theirs.
+    """
+
+    def __init__(
+        self,
+        dsk: HighLevelGraph,
+        tokens: GraphTokens,
+        checkpoints: Mapping[str, Checkpoint],
+        index: Any,
+        settings: Settings,
+    ) -> None:
+        self._tokens = tokens
+        self._checkpoints = checkpoints
+        self._index = index
+        self._settings = settings
+        self._listings: dict[str, Listing] = {}
+        # What a manifest still names, but a listing does not.
+        self._gone: set[StoredBlock] = set()
+        self._kept: set[Key] = set()
+        # All tasks of one call one function.
+        self._blockwise = {layer.output for layer in dsk.layers.values() if isinstance(layer, Blockwise)}
+        self._functions: dict[str, bytes] = {}
+        self._data = tokens.fingerprinter.combine(b"data", [])
+        self.targets: dict[Key, StoredBlock] = {}
+        self.writes = {name for name, mark in checkpoints.items() if may_write(mark.settings)}
+
+    def identify(self, outputs: Iterable[Key]) -> None:
+        """Work out where the marked blocks that are needed belong, before anything is looked up."""
+        places = {
+            name: Targets.of(mark.outline.variable(mark.path), mark.settings)
+            for name, mark in self._checkpoints.items()
+        }
+        for key, token in self._tokens.evaluate(outputs):
+            if type(key) is tuple and key and key[0] in places:
+                function = self._tokens.function(key)
+                self.targets[key] = places[key[0]].block(key[1:], token, function)
+
+    def announce(self, run: str) -> None:
+        """Put the run's record, which protects what it is about to find; without one, nothing is written."""
+        wanted: dict[tuple[Settings, str], dict[str, list[StoredBlock]]] = {}
+        for key, target in self.targets.items():
+            name = key[0]
+            if name in self.writes:
+                mark = self._checkpoints[name]
+                blocks = wanted.setdefault((mark.settings, mark.entry or run), {})
+                blocks.setdefault(mark.path, []).append(target)
+        for (settings, entry), blocks in wanted.items():
+            try:
+                announce_run(run, settings, entry, blocks)
+            except (ReadOnlyError, StoreFullError) as error:
+                self.writes -= {name for name, mark in self._checkpoints.items() if mark.settings == settings}
+                warn_once(
+                    f"what is stored is loaded, and nothing is written: {error}",
+                    stacklevel=6,
+                    about=f"unwritable {settings.store}",
+                )
+
+    def keep(self, outputs: Iterable[Key]) -> None:
+        """Want some blocks stored whatever form they turn out to have."""
+        self._kept.update(key for key in outputs if key not in self.targets)
+
+    def place(self, key: Key) -> OutputPlace:
+        """Say where a block goes that is stored whatever form it turns out to have."""
+        settings = self._settings
+        return OutputPlace(settings.pool_root, settings.namespace, self._function(key), settings.codecs)
+
+    def find(self, key: Key, token: bytes) -> StoredBlock | None:
+        """Give the stored block that may take a task's place, or None."""
+        target = self.targets.get(key)
+        if target is not None and may_read(self._checkpoints[key[0]].settings):
+            if target.root not in self._listings:
+                self._listings[target.root] = Listing(target.root)
+            stored = self._listings[target.root].find_as_known(target, self._index.get(token))
+            if stored is not None:
+                return stored
+            self._gone.add(target)
+        found: StoredBlock | None = self._index.get(token)
+        return None if found in self._gone else found
+
+    def target(self, key: Key, token: bytes) -> Target | None:
+        """Say where a task's block is wanted, or None where nobody wants it."""
+        if key in self._kept:
+            # What is only read lies in its source, or in the graph.
+            return token if self._function(key) != self._data else None
+        name = key[0] if type(key) is tuple and key else None
+        return self.targets.get(key) if name in self.writes else None
+
+    def wants(self, key: Key) -> bool:
+        """Tell whether a mark says that a task's block is wanted."""
+        return type(key) is tuple and bool(key) and key[0] in self.writes
+
+    def _function(self, key: Key) -> bytes:
+        if key[0] not in self._blockwise:
+            return self._tokens.function(key)
+        if key[0] not in self._functions:
+            self._functions[key[0]] = self._tokens.function(key)
+        return self._functions[key[0]]
+
+
+def may_read(settings: Settings) -> bool:
+    """Whether settings let the pass look things up."""
+    return settings.mode in ("read", "readwrite")
+
+
+def may_write(settings: Settings) -> bool:
+    """Whether settings let the pass store."""
+    return settings.mode in ("write", "readwrite")

@@ -1,0 +1,367 @@
+"""Blocks that are stored because somebody computed them: their form is known only when they are there.
+
+A graph does not say of which dtype and shape the blocks of a layer are. So a worker that has computed one stores it in
+a form of its own, and what was stored is listed in a pack, by token.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from dask.highlevelgraph import HighLevelGraph
+
+from daskcache.catalog import put_pack
+from daskcache.chunks import ChunkSpec, group_of
+from daskcache.config import Codecs
+from daskcache.dask_internals import Alias, Blockwise, DataNode, Key, Task, TaskRef, blockwise_token
+from daskcache.errors import StoreError, UncacheableError, warn_once
+from daskcache.fingerprint.watch import Watch
+from daskcache.graph import BlockLookup, StoredBlocks
+from daskcache.listing import Listing
+from daskcache.pool import StoredBlock
+from daskcache.tokens import GraphTokens, has_effect
+from daskcache.writing import Writer, keep_block, unstored_in
+
+__all__ = ["Form", "OutputPlace", "Pack", "find_outputs", "form_of", "keep_layer", "keep_output", "keep_task"]
+
+logger = logging.getLogger("daskcache")
+
+Form = tuple[tuple[int, ...], np.dtype[Any]]
+"""A block's shape and dtype."""
+
+_FINALIZE = "finalize-"
+_FLUSH_S = 10.0
+_MOST_JOURNALS = 8
+
+
+def find_outputs(dsk: HighLevelGraph, tokens: GraphTokens, wanted: Iterable[Key]) -> set[Key]:
+    """Find the blocks that a graph is computed for.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph
+        The graph.
+    tokens : GraphTokens
+        The same graph.
+    wanted : iterable of Hashable
+        The keys that dask asks for.
+
+    Returns
+    -------
+    set of Hashable
+        Keys of blocks: those that dask's finalize puts together, or those wanted. Of tasks that are run for what they
+        do, and of those that only read, none: of the former what goes into them.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from daskcache.fingerprint import Fingerprinter
+    >>> x = da.ones(4, chunks=2) + 1
+    >>> tokens = GraphTokens(x.dask, Fingerprinter())
+    >>> find_outputs(x.dask, tokens, [(x.name, 0)]) == {(x.name, 0)}
+    True
+    """
+    layers = {layer.output: layer for layer in dsk.layers.values() if isinstance(layer, Blockwise)}
+    effects: dict[str, bool] = {}
+    found: set[Key] = set()
+    seen: set[Key] = set()
+    stack = list(wanted)
+    while stack:
+        key = stack.pop()
+        if key in seen:
+            continue
+        seen.add(key)
+        if isinstance(key, str):
+            # What dask calls the task that makes a result of blocks. Other names are those of single values.
+            stack += tokens.inputs(key) if key.startswith(_FINALIZE) else ()
+            continue
+        if type(key) is not tuple or not key:
+            continue
+        name = key[0] if key[0] in layers else None
+        if name is None or name not in effects:
+            task = layers[name].task if name is not None else _task_of(tokens, key)
+            is_effect = task is not None and has_effect(task)
+            if name is not None:
+                effects[name] = is_effect
+        else:
+            is_effect = effects[name]
+        if is_effect:
+            stack += tokens.inputs(key)
+        else:
+            found.add(key)
+    return found
+
+
+def _task_of(tokens: GraphTokens, key: Key) -> Any:
+    try:
+        return tokens.node(key)
+    except KeyError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputPlace:
+    """Where the blocks of one layer go, whatever they turn out to be."""
+
+    root: str
+    """The store."""
+    namespace: str
+    """Where they are listed."""
+    function: bytes
+    """The digest of the function whose results they are."""
+    codecs: Codecs
+    """How they are compressed."""
+
+    def block(self, token: bytes, form: Form) -> StoredBlock:
+        """Say where a block belongs, now that it is there.
+
+        Parameters
+        ----------
+        token : bytes
+            The block's token.
+        form : tuple
+            Its shape and dtype.
+
+        Returns
+        -------
+        StoredBlock
+            Without a size.
+
+        Raises
+        ------
+        UncacheableError
+            The dtype has no storage form.
+        """
+        shape, dtype = form
+        spec = ChunkSpec.for_block(dtype, tuple(max(length, 1) for length in shape), self.codecs)
+        return StoredBlock(self.root, group_of(self.function, spec), token, spec, shape, dtype)
+
+
+def form_of(block: Any) -> Form | None:
+    """Tell what a block is, if that is what would come back of it.
+
+    Parameters
+    ----------
+    block : object
+        What a task returned.
+
+    Returns
+    -------
+    tuple or None
+        Shape and dtype. None for what is no plain numpy array or scalar, and for an array without dimensions, of which
+        a scalar would come back.
+
+    Examples
+    --------
+    >>> form_of(np.float32(1)), form_of(np.array(1.0)), form_of([1])
+    (((), dtype('float32')), None, None)
+    """
+    if isinstance(block, np.generic) and np.asarray(block).dtype == block.dtype:
+        return (), block.dtype
+    if type(block) is np.ndarray and block.ndim:
+        return block.shape, block.dtype
+    return None
+
+
+def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) -> Any:
+    """Store a block on its way through a graph, in the form that it has.
+
+    Parameters
+    ----------
+    block : object
+        What a task returned.
+    place : OutputPlace
+        Where it goes.
+    token : bytes
+        Its token.
+    writer : Writer
+        The run's checks.
+
+    Returns
+    -------
+    object
+        The block; where another writer stored other bytes under its token before, those.
+    """
+    form = form_of(block)
+    if form is None:
+        logger.info("a block of type %s is not stored", type(block))
+        return block
+    try:
+        target = place.block(token, form)
+    except UncacheableError as error:
+        logger.info("a block is not stored: %s", error)
+        return block
+    kept = keep_block(block, target, writer)
+    _journal_of(writer.run).note(target, place)
+    return kept
+
+
+keep_output.__daskcache_transparent__ = True  # type: ignore[attr-defined]
+
+
+def keep_task(key: Key, task: Any, place: OutputPlace, token: bytes, writer: Writer) -> Task:
+    """Make the task that also stores what a task returns.
+
+    Parameters
+    ----------
+    key : Hashable
+        The task's key.
+    task : GraphNode or object
+        The task.
+    place : OutputPlace
+        Where its block goes.
+    token : bytes
+        Its token.
+    writer : Writer
+        The run's checks.
+
+    Returns
+    -------
+    Task
+        Of the same key. The task is within it, so that there is not one more.
+    """
+    if isinstance(task, Alias):
+        task = TaskRef(task.target)
+    return Task(key, keep_output, task, DataNode(None, place), DataNode(None, token), DataNode(None, writer))
+
+
+def keep_layer(
+    layer: Blockwise, place: OutputPlace, tokens: Mapping[tuple[int, ...], bytes], writer: Writer
+) -> Blockwise:
+    """Turn a layer into one that also stores its blocks, without making its tasks.
+
+    Parameters
+    ----------
+    layer : Blockwise
+        What computes the blocks.
+    place : OutputPlace
+        Where they go.
+    tokens : mapping of tuple of int to bytes
+        The token of each block.
+    writer : Writer
+        The run's checks.
+
+    Returns
+    -------
+    Blockwise
+        Of the same name.
+    """
+    task = Task(
+        layer.output,
+        keep_output,
+        layer.task,
+        DataNode(None, place),
+        TaskRef(blockwise_token(len(layer.indices))),
+        DataNode(None, writer),
+    )
+    numblocks = tuple(layer.dims[i] for i in layer.output_indices)
+    return Blockwise(
+        layer.output,
+        layer.output_indices,
+        task,
+        [
+            *layer.indices,
+            (StoredBlocks(numblocks, BlockLookup(tokens), f"{layer.output}-tokens"), layer.output_indices),
+        ],
+        layer.numblocks,
+        concatenate=layer.concatenate,
+        new_axes=layer.new_axes,
+        output_blocks=layer.output_blocks,
+        annotations=layer.annotations,
+        io_deps=layer.io_deps,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pack:
+    """What has to be listed when some blocks are there."""
+
+    run: str
+    """The run's id."""
+    places: tuple[OutputPlace, ...]
+    """Where each block goes."""
+    tokens: bytes
+    """Their tokens, 20 bytes each."""
+    watch: Watch = field(default_factory=Watch)
+    """What was seen of the sources."""
+
+    def put(self, forms: Sequence[Form | None]) -> None:
+        """List the blocks that were stored. A store that fails costs the list, not the result.
+
+        Parameters
+        ----------
+        forms : sequence of tuple or None
+            What each block turned out to be.
+        """
+        changed = self.watch.find_changed()
+        if changed is not None:
+            warn_once(
+                f"what was stored is not listed, so that it is not found: {changed}",
+                about=unstored_in(self.run),
+            )
+            return
+        targets: dict[OutputPlace, list[StoredBlock]] = {}
+        for number, (place, form) in enumerate(zip(self.places, forms, strict=True)):
+            token = self.tokens[20 * number : 20 * number + 20]
+            try:
+                target = place.block(token, form) if form is not None else None
+            except UncacheableError as error:
+                logger.info("a block is not stored: %s", error)
+                continue
+            if target is not None:
+                targets.setdefault(place, []).append(target)
+        _list_stored(targets, self.run)
+
+
+def _list_stored(targets: Mapping[OutputPlace, Sequence[StoredBlock]], run: str) -> None:
+    found: dict[tuple[str, str], list[StoredBlock]] = {}
+    try:
+        for place, blocks in targets.items():
+            listing = Listing(place.root)
+            stored = (listing.find(block) for block in blocks)
+            found.setdefault((place.root, place.namespace), []).extend(
+                block for block in stored if block is not None
+            )
+        for (root, namespace), listed in found.items():
+            put_pack(root, namespace, listed)
+    except StoreError as error:
+        warn_once(
+            f"the result is right, but what was stored of it is not listed: {error}", about=unstored_in(run)
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Journal:
+    """What this process has stored in one run and not listed: of a run that is killed the rest is lost."""
+
+    run: str
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    pending: dict[OutputPlace, list[StoredBlock]] = field(default_factory=dict)
+    since: float = field(default_factory=time.monotonic)
+
+    def note(self, target: StoredBlock, place: OutputPlace) -> None:
+        with self.lock:
+            self.pending.setdefault(place, []).append(target)
+            if time.monotonic() - self.since < _FLUSH_S:
+                return
+            pending, self.pending, self.since = self.pending, {}, time.monotonic()
+        _list_stored(pending, self.run)
+
+
+_journals: dict[str, _Journal] = {}
+_lock = threading.Lock()
+
+
+def _journal_of(run: str) -> _Journal:
+    with _lock:
+        if run not in _journals:
+            while len(_journals) >= _MOST_JOURNALS:
+                del _journals[next(iter(_journals))]
+            _journals[run] = _Journal(run)
+        return _journals[run]
