@@ -178,7 +178,7 @@ class Targets:
         """
         spec = self.grid.spec(index, self.dtype, self.settings.codecs)
         return StoredBlock(
-            root=self.settings.store,
+            root=self.settings.pool_root,
             group=group_of(function, spec),
             token=token,
             spec=spec,

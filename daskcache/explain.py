@@ -142,11 +142,11 @@ def explain(
     arrays = list(identified.arrays.values())
     graph = HighLevelGraph.merge(*(array.dask for array in arrays))
     recipe = read_recipe(identified.tokens, graph, [array.name for array in arrays])
-    catalog = Catalog(settings.store, settings.namespace)
+    catalog = Catalog.of(settings)
     entry, manifest = _find(catalog, name, recipe)
     counts: Counter[Change] = Counter()
     missing = 0
-    for path, changes in _causes(identified, graph, recipe, manifest, Listing(settings.store)):
+    for path, changes in _causes(identified, graph, recipe, manifest, Listing(settings.pool_root)):
         missing += 1
         counts.update(changes or [Change("unknown", f"nothing that is recorded of {_show(path)} changed")])
     causes = [Cause(change.kind, change.text, count) for change, count in _merge(counts).items()]

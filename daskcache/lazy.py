@@ -71,7 +71,7 @@ def checkpoint(
     array([0, 2, 4, 6])
     """
     settings = Settings.from_config(store=store, namespace=namespace)
-    Catalog(settings.store, settings.namespace)
+    Catalog.of(settings)
     if name is not None:
         check_name(name)
     described, arrays = outline(obj)
@@ -147,5 +147,8 @@ def open_entry(
     ((2, 2),)
     """
     settings = Settings.from_config(store=store, namespace=namespace)
-    manifest = Catalog(settings.store, settings.namespace).open(name, version)
-    return assemble(manifest, settings.store)
+    catalog = Catalog.of(settings)
+    manifest = catalog.open(name, version)
+    if settings.mode == "readwrite":
+        catalog.note_use(name, manifest)
+    return assemble(manifest, catalog.root_of(manifest))

@@ -107,7 +107,7 @@ def persist(
     settings = Settings.from_config(store=store, namespace=namespace)
     if name is not None:
         check_name(name)
-    catalog = Catalog(settings.store, settings.namespace)
+    catalog = Catalog.of(settings)
     if settings.mode not in ("write", "readwrite"):
         raise ReadOnlyError(
             f"persist has to store, and daskcache.mode is {settings.mode!r}; set it to 'readwrite', or open what is "
@@ -133,7 +133,7 @@ class _Persist:
 
     def run(self) -> Any:
         announce_run(self.id, self.settings, self.entry, self.identified.targets)
-        listing = Listing(self.settings.store)
+        listing = Listing(self.settings.pool_root)
         index: Any = self.catalog.token_index() if self.settings.mode == "readwrite" else {}
         missing = {
             path: [
@@ -152,9 +152,9 @@ class _Persist:
             manifest, receipts = self._compute(missing, plan, find)
         else:
             manifest = self._publish(_places(self.draft, {}), ())
-        self.catalog.finish_run(self.id)
+        self.catalog.runs.finish(self.id)
         self._record(manifest, plan, missing, receipts)
-        return assemble(manifest, self.settings.store)
+        return assemble(manifest, self.settings.pool_root)
 
     def _draft(self) -> Draft:
         arrays = self.identified.arrays.values()

@@ -90,7 +90,7 @@ def draft_manifest(
         for values, _, spec in in_memory_blocks(variable, settings.codecs):
             group = group_of(fingerprinter.combine(b"data", []), spec)
             token = fingerprinter.fingerprint(values)
-            target = StoredBlock(settings.store, group, token, spec, values.shape, values.dtype)
+            target = StoredBlock(settings.pool_root, group, token, spec, values.shape, values.dtype)
             pending.append((number, len(targets), target, values))
             targets.append(target)
         variables.append(variable.stored(settings.codecs, targets))
@@ -152,18 +152,18 @@ class Publication:
         for number, block, target, values in self.draft.pending:
             given[number, block] = write_block(target.root, target.group, target.token, target.spec, values)
         manifest = self._completed(given)
-        Catalog(self.settings.store, self.settings.namespace).publish(self.entry, manifest, run=self.run)
+        Catalog.of(self.settings).publish(self.entry, manifest, run=self.run)
         return manifest
 
     def _completed(self, given: Mapping[tuple[int, ...], Receipt]) -> Manifest:
-        listing = Listing(self.settings.store)
+        listing = Listing(self.settings.pool_root)
         variables = []
         for number, variable in enumerate(self.draft.manifest.variables):
             sizes = np.zeros(len(variable.tokens), "<u8")
             digests = np.zeros((len(variable.tokens), 16), "u1")
             inner: list[tuple[int, int]] = []
             if variable.inline is None:
-                for block, stored in enumerate(PackedBlocks(self.settings.store, variable)):
+                for block, stored in enumerate(PackedBlocks(self.settings.pool_root, variable)):
                     receipt = given.get((number, block)) or self._look(listing, stored)
                     sizes[block] = receipt.size_bytes
                     if receipt.digest is not None:
@@ -221,4 +221,4 @@ def announce_run(run: str, settings: Settings, entry: str, blocks: Blocks) -> No
         for (path, group, spec), tokens in alike.items()
     )
     record = RunRecord.start(run, settings.namespace, entry, wants)
-    Catalog(settings.store, settings.namespace).put_run(record)
+    Catalog.of(settings).runs.put(record)

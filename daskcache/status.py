@@ -109,7 +109,7 @@ def status(obj: Collection, *, store: str | None = None) -> Status:
     """
     settings = Settings.from_config(store=store)
     identified = identify(obj, settings)
-    listing = Listing(settings.store)
+    listing = Listing(settings.pool_root)
     found = []
     for path, array in identified.arrays.items():
         reason = identified.reasons.get(path)

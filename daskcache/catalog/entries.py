@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Self
 
 from zarr.abc.store import Store
 
 from daskcache import stores
+from daskcache.catalog.documents import Documents
 from daskcache.catalog.hints import hint_of_names, hint_of_run
 from daskcache.catalog.layout import (
     NAMESPACES,
-    RUNS,
     check_format,
     entry_key,
     is_segment,
-    run_key,
     walk_entries,
 )
 from daskcache.catalog.newest import newest_tokens
-from daskcache.catalog.records import RunRecord, now
+from daskcache.catalog.records import now
+from daskcache.catalog.runs import Runs
 from daskcache.catalog.tokens import TokenIndex
-from daskcache.catalog.versions import Latest, VersionInfo
-from daskcache.errors import CorruptChunkError, EntryNotFoundError, InvalidInputError, StoreError, warn_once
-from daskcache.manifest import Manifest, from_idx, to_idx, to_kerchunk
+from daskcache.catalog.use import note_use
+from daskcache.catalog.versions import Latest, VersionInfo, time_of
+from daskcache.config import Pool, Settings, pool_root
+from daskcache.errors import EntryNotFoundError, StoreError, warn_once
+from daskcache.manifest import Manifest
 from daskcache.names import check_name, check_namespace, is_version
 
 __all__ = ["RETAINED_VERSIONS", "Catalog"]
@@ -50,9 +52,57 @@ class Catalog:
     """The store's URL or path."""
     namespace: str = "default"
     """One segment of a path."""
+    pool: Pool = "shared"
+    """Where the blocks of what is published lie."""
 
     def __post_init__(self) -> None:
         check_namespace(self.namespace)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Give the namespace that settings name.
+
+        Parameters
+        ----------
+        settings : Settings
+            The store, namespace and pool.
+
+        Returns
+        -------
+        Catalog
+            Nothing has been asked of the store yet.
+
+        Examples
+        --------
+        >>> Catalog.of(Settings("memory://doc-catalog", "ssp585")).namespace
+        'ssp585'
+        """
+        return cls(settings.store, settings.namespace, settings.pool)
+
+    @property
+    def runs(self) -> Runs:
+        """The records of the runs that want blocks of the namespace's pool."""
+        return Runs(self.root, pool_root(self.root, self.namespace, self.pool))
+
+    def root_of(self, manifest: Manifest) -> str:
+        """Tell below which root the blocks of a version lie.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            One of the namespace's.
+
+        Returns
+        -------
+        str
+            The store's root, or that of the namespace's own pool, where it had one when it was published.
+
+        Examples
+        --------
+        >>> Catalog("/store", "ours", "private").root_of(Manifest.build("dataset", ()))
+        '/store'
+        """
+        return pool_root(self.root, self.namespace, manifest.pool)
 
     def publish(self, entry: str, manifest: Manifest, run: str | None = None) -> Latest:
         """Make a version what an entry's name opens.
@@ -80,9 +130,9 @@ class Catalog:
 
         Notes
         -----
-        Five requests, whatever the manifest's size (six in a new store), and a few more where an older version is dropped. Nobody
-        sees a version before all of its documents are there; of two publishes at once, the name opens the
-        last. The same version may be published again, which repairs its documents.
+        Five requests, whatever the manifest's size (six in a new store), and a few more where an older version is
+        dropped. Nobody sees a version before all of its documents are there; of two publishes at once, the name
+        opens the last. The same version may be published again, which repairs its documents.
 
         Examples
         --------
@@ -90,21 +140,47 @@ class Catalog:
         >>> catalog.publish("era5", Manifest.build("dataset", ()), run="r1").run
         'r1'
         """
-        check_name(entry)
-        store = self._store()
-        check_format(store, create=True)
+        documents = self._of(entry)
+        check_format(self._store(), create=True)
+        before = documents.list_versions()
+        documents.warn_of_alternation(manifest, before)
         latest = Latest(manifest.version, now(), run)
         published = {"time": latest.time, "run": run, "namespace": self.namespace, "entry": entry}
-        manifest = dataclasses.replace(manifest, info={**manifest.info, "published": published})
-        stores.put(store, self._key(entry, f"{manifest.version}.idx"), to_idx(manifest))
-        stores.put(store, self._key(entry, f"{manifest.version}.json"), to_kerchunk(manifest, self.root))
-        stores.put(store, self._key(entry, "latest"), latest.to_json())
-        try:
-            self.retain(entry)
-        except StoreError as error:
-            # What had to be stored is.
-            warn_once(f"old versions of {entry!r} could not be dropped: {error}")
+        manifest = replace(manifest, pool=self.pool, info={**manifest.info, "published": published})
+        documents.put(manifest)
+        documents.put_latest(latest)
+        if len({*before, manifest.version}) > RETAINED_VERSIONS:
+            try:
+                # That which the name opens first, then by time.
+                infos = sorted(self.versions(entry), key=lambda info: not info.is_latest)
+                documents.drop([info.version for info in infos[RETAINED_VERSIONS:]])
+            except StoreError as error:
+                # What had to be stored is.
+                warn_once(f"old versions of {entry!r} could not be dropped: {error}")
         return latest
+
+    def rewrite(self, entry: str, manifest: Manifest) -> None:
+        """Write the documents of a version anew, such as with more digests; the name opens what it did.
+
+        Parameters
+        ----------
+        entry : str
+            The name.
+        manifest : Manifest
+            A version that is published.
+
+        Raises
+        ------
+        StoreFullError, ReadOnlyError, StoreError
+            The store has no room, takes no writes, or failed.
+
+        Examples
+        --------
+        >>> catalog = Catalog("memory://doc-rewrite")
+        >>> catalog.publish("era5", Manifest.build("dataset", ())).run
+        >>> catalog.rewrite("era5", catalog.open("era5"))
+        """
+        self._of(entry).put(manifest)
 
     def open(self, entry: str, version: str | None = None) -> Manifest:
         """Read a version of an entry.
@@ -150,7 +226,7 @@ class Catalog:
                 raise self._not_found(entry)
             version = latest.version
         elif not is_version(version):
-            version = self._complete(entry, version)
+            version = self._of(entry).complete(version)
         return self._read(entry, version)
 
     def latest(self, entry: str) -> Latest | None:
@@ -178,16 +254,7 @@ class Catalog:
         >>> Catalog("memory://doc-empty").latest("era5") is None
         True
         """
-        data = stores.get(self._store(), self._key(check_name(entry), "latest"))
-        if data is None:
-            return None
-        try:
-            return Latest.from_json(data)
-        except (ValueError, RecursionError) as error:
-            raise CorruptChunkError(
-                f"{self._shown(entry)}: its document 'latest' is damaged ({error}); "
-                "persist the entry again, which reuses its stored blocks"
-            ) from error
+        return self._of(entry).read_latest()
 
     def versions(self, entry: str) -> list[VersionInfo]:
         """List the versions of an entry, newest first.
@@ -218,7 +285,8 @@ class Catalog:
         """
         check_format(self._store())
         latest = self.latest(entry)
-        infos = [self._describe(entry, version, latest) for version in self._listed(entry)]
+        documents = self._of(entry)
+        infos = [documents.describe(version, latest) for version in documents.list_versions()]
         if not infos:
             raise self._not_found(entry)
         return sorted(infos, key=lambda info: (info.time, info.is_latest), reverse=True)
@@ -249,7 +317,7 @@ class Catalog:
         return sorted(
             entry
             for entry in walk_entries(self._store(), self.namespace)
-            if "latest" in stores.list_sizes(store, self._key(entry))
+            if "latest" in stores.list_sizes(store, entry_key(self.namespace, entry))
         )
 
     def namespaces(self) -> list[str]:
@@ -272,15 +340,15 @@ class Catalog:
         """
         return [name for name in stores.list_dirs(self._store(), NAMESPACES) if is_segment(name)]
 
-    def retain(self, entry: str, count: int = RETAINED_VERSIONS) -> list[str]:
-        """Drop all but the newest versions of an entry; never a chunk.
+    def drop(self, entry: str, versions: Iterable[str]) -> list[str]:
+        """Forget versions of an entry, but none of their blocks: those are protected for one grace period more.
 
         Parameters
         ----------
         entry : str
-            The name.
-        count : int, optional
-            How many are left, that which the name opens among them.
+            The name. It opens the newest version that is left, and nothing where none is.
+        versions : iterable of str
+            40 hex digits each; those that are not there are left out.
 
         Returns
         -------
@@ -289,26 +357,42 @@ class Catalog:
 
         Raises
         ------
-        StoreError
-            The store cannot be read, or takes no writes.
+        ReadOnlyError, StoreError
+            The store takes no writes, or failed. What was dropped until then stays so.
+
+        Notes
+        -----
+        A version's index is kept as its tombstone until `daskcache.gc` finds it old enough. Where the same version is
+        published at the same moment, it stays.
 
         Examples
         --------
-        >>> Catalog("memory://doc-empty").retain("era5")
+        >>> Catalog("memory://doc-empty").drop("era5", [])
         []
         """
-        if count < 1:
-            raise InvalidInputError(f"{count} versions are to be retained; expected at least 1")
-        if len(self._listed(check_name(entry))) <= count:
-            return []
-        # That which the name opens first, then by time.
-        infos = sorted(self.versions(entry), key=lambda info: not info.is_latest)
-        dropped = [info.version for info in infos[count:]]
-        store = self._store()
-        for version in dropped:
-            stores.delete(store, self._key(entry, f"{version}.json"))
-            stores.delete(store, self._key(entry, f"{version}.idx"))
-        return dropped
+        return self._of(entry).drop(versions)
+
+    def note_use(self, entry: str, manifest: Manifest) -> None:
+        """Note that a version is used, at most once a day; a store that takes no writes is no error.
+
+        Parameters
+        ----------
+        entry : str
+            The name.
+        manifest : Manifest
+            A version that was opened.
+
+        Notes
+        -----
+        Costs nothing for a version that was published within a day, one request otherwise, and another where its
+        use was not noted within a day. Each process asks once a day.
+
+        Examples
+        --------
+        >>> catalog = Catalog("memory://doc-note-use")
+        >>> catalog.note_use("era5", Manifest.build("dataset", ()))
+        """
+        note_use(self._store(), self._of(entry).key(manifest.version), time_of(manifest))
 
     def token_index(self) -> TokenIndex:
         """Give the blocks that the newest versions of all entries name, by token.
@@ -335,129 +419,18 @@ class Catalog:
         """
         check_format(self._store())
         entries = walk_entries(self._store(), self.namespace)
-        return newest_tokens((self.root, self.namespace), entries, self.latest, self._read)
-
-    def put_run(self, record: RunRecord) -> None:
-        """Write a run's record, in place of an older one.
-
-        Parameters
-        ----------
-        record : RunRecord
-            What the run wants.
-
-        Raises
-        ------
-        InvalidInputError
-            The run's id is not a segment of a path.
-        StoreFullError, ReadOnlyError, StoreError
-            The store has no room, takes no writes, failed, or has a newer format.
-
-        Examples
-        --------
-        >>> catalog = Catalog("memory://doc-runs")
-        >>> catalog.put_run(RunRecord.start("r1", "default", "era5", ()))
-        >>> [record.run for record in catalog.runs()]
-        ['r1']
-        """
-        store = self._store()
-        check_format(store, create=True)
-        stores.put(store, run_key(record.run), record.to_json())
-
-    def finish_run(self, run: str) -> None:
-        """Note that a run has published; its record stays, and protects its blocks while it is young.
-
-        Parameters
-        ----------
-        run : str
-            The run's id. A record that is gone is no error.
-
-        Raises
-        ------
-        StoreError
-            The record cannot be read or written.
-
-        Examples
-        --------
-        >>> Catalog("memory://doc-empty").finish_run("r1")
-        """
-        store = self._store()
-        data = stores.get(store, run_key(run))
-        if data is not None:
-            stores.put(store, run_key(run), RunRecord.from_json(data).finish().to_json())
-
-    def runs(self) -> list[RunRecord]:
-        """Read the records of all runs of the store, those of other namespaces too.
-
-        Returns
-        -------
-        list of RunRecord
-            Newest first.
-
-        Raises
-        ------
-        StoreError
-            A record cannot be read, so that nobody may say what is wanted.
-
-        Examples
-        --------
-        >>> Catalog("memory://doc-empty").runs()
-        []
-        """
-        store = self._store()
-        names = [
-            name for name in stores.list_sizes(store, RUNS) if name.endswith(".json") and is_segment(name)
-        ]
-        found = [stores.get(store, f"{RUNS}/{name}") for name in names]
-        records = [RunRecord.from_json(data) for data in found if data is not None]
-        return sorted(records, key=lambda record: record.time, reverse=True)
+        return newest_tokens(
+            (self.runs.pool_root, self.namespace), entries, self.latest, self._read, self.pool
+        )
 
     def _store(self) -> Store:
         return stores.open(self.root)
 
-    def _key(self, entry: str, name: str = "") -> str:
-        return entry_key(self.namespace, entry, name)
-
-    def _shown(self, entry: str) -> str:
-        return f"entry {entry!r} of namespace {self.namespace!r} in store {stores.describe(self.root)}"
-
-    def _listed(self, entry: str) -> list[str]:
-        names = stores.list_sizes(self._store(), self._key(check_name(entry)))
-        return [name[:-4] for name in names if name.endswith(".idx") and is_version(name[:-4])]
-
-    def _describe(self, entry: str, version: str, latest: Latest | None) -> VersionInfo:
-        is_latest = latest is not None and latest.version == version
-        try:
-            manifest = self._read(entry, version)
-        except (CorruptChunkError, EntryNotFoundError):
-            # Listed, so that it is seen; without a time, so that it is dropped before those that can be read.
-            return VersionInfo(version, "", 0, 0, is_latest)
-        published: Any = manifest.info.get("published", {})
-        return VersionInfo(
-            version, str(published.get("time", "")), manifest.size_bytes, manifest.nblocks, is_latest
-        )
+    def _of(self, entry: str) -> Documents:
+        return Documents(self.root, self.namespace, check_name(entry))
 
     def _read(self, entry: str, version: str) -> Manifest:
-        data = stores.get(self._store(), self._key(entry, f"{version}.idx"))
-        if data is None:
-            raise EntryNotFoundError(
-                f"{self._shown(entry)} has no version {version}; it has {self._shown_versions(entry)}"
-            )
-        try:
-            return from_idx(data)
-        except CorruptChunkError as error:
-            raise CorruptChunkError(f"{self._shown(entry)}: {error}") from error
-
-    def _complete(self, entry: str, version: str) -> str:
-        found = [name for name in self._listed(entry) if version and name.startswith(version)]
-        if len(found) == 1:
-            return found[0]
-        problem = "is short for several versions" if found else "is no version"
-        raise EntryNotFoundError(
-            f"{version!r} {problem} of {self._shown(entry)}; it has {self._shown_versions(entry)}"
-        )
-
-    def _shown_versions(self, entry: str) -> str:
-        return ", ".join(version[:12] for version in self._listed(entry)[:5]) or "none"
+        return self._of(entry).read(version)
 
     def _not_found(self, entry: str) -> EntryNotFoundError:
         others = [
@@ -466,9 +439,9 @@ class Catalog:
             if name != self.namespace and stores.exists(self._store(), entry_key(name, entry, "latest"))
         ]
         try:
-            records = self.runs()
+            records = self.runs.read_all()
         except StoreError:
             records = []  # a hint is no reason to fail otherwise than by the error that it belongs to
         hints = hint_of_run(self.namespace, entry, records), hint_of_names(entry, self.entries(), others)
-        found = [f"no version of {self._shown(entry)} is published", *filter(None, hints)]
+        found = [f"no version of {self._of(entry)} is published", *filter(None, hints)]
         return EntryNotFoundError("; ".join(found))

@@ -17,6 +17,8 @@ __all__ = [
     "FORMAT",
     "NAMESPACES",
     "RUNS",
+    "TOMBSTONE",
+    "USED",
     "VERSIONS",
     "check_format",
     "entry_key",
@@ -35,6 +37,13 @@ RUNS = "runs"
 
 VERSIONS = "@"
 """The directory of an entry's versions. No entry can have this name, so entries nest and never meet one."""
+
+
+TOMBSTONE = ".dropped"
+"""How the index of a version is called that was dropped: it protects blocks for one grace period more."""
+
+USED = ".used"
+"""How a version's note of its last use ends."""
 
 
 def check_format(store: Store, *, create: bool = False) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Self
+from datetime import datetime, timedelta
+from typing import Any, Self
 
 from daskcache.catalog.layout import write_json
+from daskcache.manifest import Manifest
 from daskcache.names import is_version
 
-__all__ = ["Latest", "VersionInfo"]
+__all__ = ["Latest", "VersionInfo", "expiry_of", "time_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +90,55 @@ class VersionInfo:
     """Its blocks in the pool."""
     is_latest: bool
     """Whether the entry's name opens it."""
+    expires: str | None = None
+    """When `daskcache.expire` drops it at the latest, ISO 8601 in UTC; None for never."""
+
+
+def time_of(manifest: Manifest) -> str:
+    """Tell when a version was last published.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The version.
+
+    Returns
+    -------
+    str
+        ISO 8601 in UTC; empty where it never was.
+
+    Examples
+    --------
+    >>> time_of(Manifest.build("dataset", ()))
+    ''
+    """
+    published: Any = manifest.info.get("published", {})
+    return str(published.get("time", ""))
+
+
+def expiry_of(manifest: Manifest) -> str | None:
+    """Tell when a version expires.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        The version; ``expires_s`` of its info says how long it stays after it is published.
+
+    Returns
+    -------
+    str or None
+        ISO 8601 in UTC; None for never.
+
+    Examples
+    --------
+    >>> published = {"time": "2026-01-01T00:00:00+00:00"}
+    >>> expiry_of(Manifest.build("dataset", (), info={"expires_s": 3600, "published": published}))
+    '2026-01-01T01:00:00+00:00'
+    """
+    seconds, begun = manifest.info.get("expires_s"), time_of(manifest)
+    if seconds is None or not begun:
+        return None
+    try:
+        return (datetime.fromisoformat(begun) + timedelta(seconds=seconds)).isoformat()
+    except OverflowError:
+        return None  # past the year 9999

@@ -29,7 +29,7 @@ _VERSION_DIGITS = 12
 def ls(options: dict[str, str | None], everywhere: bool, as_json: bool) -> None:
     """List the entries: newest version, when it was published, and how much it holds."""
     settings = Settings.from_config(**options)
-    here = Catalog(settings.store, settings.namespace)
+    here = Catalog.of(settings)
     namespaces = here.namespaces() if everywhere else [settings.namespace]
     rows = [
         _row(namespace, entry, catalog.versions(entry))
@@ -75,7 +75,7 @@ def show(options: dict[str, str | None], name: str, as_json: bool) -> None:
     entry, at, version = name.partition("@")
     if at and not version:
         raise InvalidInputError(f"{name!r} names no version after the '@'; give ENTRY or ENTRY@VERSION")
-    catalog = Catalog(settings.store, settings.namespace)
+    catalog = Catalog.of(settings)
     manifest = catalog.open(entry, version or None)
     versions = catalog.versions(entry)
     if as_json:

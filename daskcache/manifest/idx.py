@@ -29,7 +29,7 @@ from typing import Any, get_args
 import numpy as np
 
 from daskcache.attributes import decode_attribute, encode_attribute
-from daskcache.config import Codecs
+from daskcache.config import Codecs, Pool
 from daskcache.errors import CorruptChunkError, StoreError
 from daskcache.manifest.forms import Calendar, dtype_of, dtype_text
 from daskcache.manifest.model import Kind, Manifest, Node, StoredVariable
@@ -100,6 +100,7 @@ def to_idx(manifest: Manifest) -> bytes:
         ],
         "variables": variables,
         "info": dict(manifest.info),
+        **({} if manifest.pool == "shared" else {"pool": manifest.pool}),
     }
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode("ascii")
     text += b" " * (-len(text) % 8)
@@ -143,6 +144,9 @@ def from_idx(data: bytes) -> Manifest:
         kind = header["kind"]
         if kind not in get_args(Kind):
             raise ValueError(f"unknown kind {kind!r}")
+        pool = header.get("pool", "shared")
+        if pool not in get_args(Pool):
+            raise ValueError(f"unknown pool {pool!r}")
         return Manifest(
             kind=kind,
             name=decode_attribute(header["name"]),
@@ -152,6 +156,7 @@ def from_idx(data: bytes) -> Manifest:
             },
             version=header["version"],
             info=header["info"],
+            pool=pool,
         )
     # Whole and yet nonsense: written by something else. Never a guess.
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:

@@ -12,7 +12,7 @@ import numpy as np
 
 from daskcache.attributes import canonical_json, encode_attribute
 from daskcache.chunks import ChunkSpec, Grid, plan_grid, storage_dtype
-from daskcache.config import Codecs
+from daskcache.config import Codecs, Pool
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.manifest.forms import JSON, Calendar, dtype_text
 
@@ -202,6 +202,8 @@ class Manifest:
     """40 hex digits."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """JSON for people and tools: recipe, sources, environment, times; no secrets."""
+    pool: Pool = "shared"
+    """Where its blocks lie: in the store's pool, or in the own one of the namespace where it is published."""
 
     @classmethod
     def build(

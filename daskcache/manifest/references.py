@@ -25,7 +25,7 @@ __all__ = ["to_kerchunk"]
 _NAME_ATTRIBUTE = "__xarray_dataarray_name__"
 
 
-def to_kerchunk(manifest: Manifest, root_url: str) -> bytes:
+def to_kerchunk(manifest: Manifest, root_url: str, pool: str = "") -> bytes:
     """Write the reference set of a manifest.
 
     Parameters
@@ -34,6 +34,8 @@ def to_kerchunk(manifest: Manifest, root_url: str) -> bytes:
         What to write.
     root_url : str
         The store's root; credentials and query are left out.
+    pool : str, optional
+        The path from there to the pool that holds the blocks.
 
     Returns
     -------
@@ -91,7 +93,7 @@ def to_kerchunk(manifest: Manifest, root_url: str) -> bytes:
     ]
     for variable in manifest.variables:
         # Written as text: a hundred thousand lists would cost ten times as much.
-        refs.extend(_references(variable))
+        refs.extend(_references(variable, f"{{{{root}}}}/{pool}{'/' if pool else ''}"))
     text = json.dumps(head, allow_nan=False)
     return f'{text[:-1]}, "refs": {{\n{",\n".join(refs)}\n}}}}\n'.encode("ascii")
 
@@ -220,7 +222,7 @@ def _spec(variable: StoredVariable) -> ChunkSpec:
     return spec
 
 
-def _references(variable: StoredVariable) -> Iterator[str]:
+def _references(variable: StoredVariable, root: str) -> Iterator[str]:
     # As in JSON, for names may hold anything.
     prefix = json.dumps(_join(variable.path, "c"))[:-1]
     if variable.inline is not None:
@@ -230,7 +232,7 @@ def _references(variable: StoredVariable) -> Iterator[str]:
         return
     grid = variable.grid
     if grid.kind == "inner":
-        yield from _inner_references(variable, grid, prefix)
+        yield from _inner_references(variable, grid, prefix, root)
         return
     places = _places(variable.chunks)
     groups = variable.groups.tolist()
@@ -239,11 +241,11 @@ def _references(variable: StoredVariable) -> Iterator[str]:
         place = [dim[i] for dim, i in zip(places, index, strict=True)]
         if -1 in place:
             continue  # a block of no size has no object
-        url = _url(groups[number], tokens[number], spec)
+        url = _url(root, groups[number], tokens[number], spec)
         yield f'{prefix}{"".join(f"/{i}" for i in place)}":["{url}"]'
 
 
-def _inner_references(variable: StoredVariable, grid: Grid, prefix: str) -> Iterator[str]:
+def _inner_references(variable: StoredVariable, grid: Grid, prefix: str, root: str) -> Iterator[str]:
     assert grid.inner_shape is not None
     if variable.inner is None:
         raise InvalidInputError(
@@ -259,7 +261,7 @@ def _inner_references(variable: StoredVariable, grid: Grid, prefix: str) -> Iter
     for number, (index, spec) in enumerate(variable.specs()):
         if 0 in grid.block_shape(index):
             continue  # a block of no size has no object
-        url = _url(groups[number], tokens[number], spec)
+        url = _url(root, groups[number], tokens[number], spec)
         counts = [length // inner for length, inner in zip(spec.chunk_shape, grid.inner_shape, strict=True)]
         for inside in product(*map(range, counts)):
             place = tuple(dim[i] + j for dim, i, j in zip(starts, index, inside, strict=True))
@@ -272,8 +274,8 @@ def _inner_references(variable: StoredVariable, grid: Grid, prefix: str) -> Iter
         yield f'{prefix}{"".join(f"/{i}" for i in place)}":["{url}",{offset},{size}]'
 
 
-def _url(group: int, token: bytes, spec: ChunkSpec) -> str:
-    return "{{root}}/" + block_key(f"{group:04x}", chunk_id(token, spec))
+def _url(root: str, group: int, token: bytes, spec: ChunkSpec) -> str:
+    return root + block_key(f"{group:04x}", chunk_id(token, spec))
 
 
 def _rows(tokens: np.ndarray[Any, Any]) -> list[bytes]:

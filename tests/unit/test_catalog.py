@@ -1,5 +1,6 @@
 """Entries, versions, runs and the token index on a store's root."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -16,9 +17,9 @@ import pytest
 import xarray as xr
 
 from daskcache import errors, stores
-from daskcache.catalog import Catalog, Latest, RunRecord, TokenIndex, Wanted, newest
+from daskcache.catalog import Catalog, Latest, RunRecord, TokenIndex, Wanted, newest, use
 from daskcache.chunks import ChunkSpec
-from daskcache.errors import CorruptChunkError, EntryNotFoundError, InvalidInputError, StoreError
+from daskcache.errors import CorruptChunkError, EntryNotFoundError, StoreError
 from daskcache.manifest import Manifest, Node, StoredVariable
 from tests.manifests import manifest_of
 
@@ -134,16 +135,74 @@ def test_three_versions_are_retained(local: Catalog) -> None:
     chunk.write_bytes(b"never touched")
     names = {path.name for path in (Path(local.root) / "namespaces/default/a/@").iterdir()}
     kept = published[3:]
-    assert names == {"latest", *(f"{v}.idx" for v in kept), *(f"{v}.json" for v in kept)}
+    tombstones = {f"{v}.dropped" for v in published[:3]}
+    assert names == {"latest", *tombstones, *(f"{v}.idx" for v in kept), *(f"{v}.json" for v in kept)}
     # What the name opens stays, however old it is.
     old = Latest(published[3], "2000-01-01T00:00:00.000000+00:00", None)
     (Path(local.root) / "namespaces/default/a/@/latest").write_bytes(old.to_json())
-    assert set(local.retain("a", 2)) == {published[4]}
-    assert local.retain("a", 1) == [published[5]]
-    assert local.open("a").version == published[3]
+    newest = local.publish("a", manifest(6)).version
+    assert {info.version for info in local.versions("a")} == {newest, *published[4:]}
     assert chunk.exists()
-    with pytest.raises(InvalidInputError, match="at least 1"):
-        local.retain("a", 0)
+
+
+def test_a_name_whose_newest_version_is_dropped_opens_the_one_before(catalog: Catalog) -> None:
+    first, second = (catalog.publish("a", manifest(title)).version for title in "ab")
+    assert catalog.drop("a", ["0" * 40, second]) == [second]
+    assert catalog.open("a").version == first
+    with pytest.raises(EntryNotFoundError, match=f"has no version {second}; it has {first[:12]}"):
+        catalog.open("a", second)
+    assert catalog.drop("a", [first, first]) == [first]
+    assert catalog.latest("a") is None
+    assert catalog.entries() == []
+    with pytest.raises(EntryNotFoundError, match="is published"):
+        catalog.open("a")
+    assert catalog.publish("a", manifest("b")).version == second
+    assert catalog.open("a", second).version == second
+
+
+def test_a_version_that_is_published_while_it_is_dropped_stays(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = catalog.publish("a", manifest("a")).version
+    real, again = stores.delete, []
+
+    def delete(store: Any, key: str) -> None:
+        if key.endswith(f"{version}.json") and not again:
+            again.append(catalog.publish("a", manifest("a")).version)
+        real(store, key)
+
+    monkeypatch.setattr(stores, "delete", delete)
+    catalog.drop("a", [version])
+    assert again == [version]
+    assert catalog.open("a").version == version
+
+
+def test_a_name_that_alternates_between_recipes_is_told(catalog: Catalog) -> None:
+    def one(title: str, recipe: str) -> Manifest:
+        return Manifest.build("dataset", (), nodes={"": Node({"title": title})}, info={"recipe": recipe})
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for title, recipe in [("a", "r"), ("b", "s"), ("b", "s"), ("c", "s"), ("b", "s")]:
+            catalog.publish("alternating", one(title, recipe))
+    with pytest.warns(errors.DaskcacheWarning, match="'alternating' .* alternates between recipes: version"):
+        catalog.publish("alternating", one("a", "r"))
+
+
+def test_use_is_noted_once_a_day(local: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
+    published = dataclasses.replace(manifest("a"), info={"published": {"time": "2026-01-01T00:00:00+00:00"}})
+    calls = record_calls(monkeypatch)
+    local.note_use("a", published)
+    assert [name for name, _ in calls] == ["get", "put"]
+    local.note_use("a", published)
+    assert len(calls) == 2
+    use._looked.clear()  # as in another process
+    local.note_use("a", published)
+    assert [name for name, _ in calls] == ["get", "put", "get"]
+    local.publish("b", manifest("b"))
+    calls.clear()
+    local.note_use("b", local.open("b"))
+    assert [name for name, _ in calls] == ["get"] * 3
 
 
 def test_publish_succeeds_where_old_versions_cannot_be_dropped(
@@ -179,7 +238,7 @@ def test_publish_costs_five_requests_latest_last(catalog: Catalog, monkeypatch: 
     for one in (small, large):
         calls.clear()
         catalog.publish("a", one)
-        order = ["get", "put", "put", "put", "list_sizes"]
+        order = ["get", "list_sizes", "put", "put", "put"]
         if one is small:
             order.insert(1, "create")
         assert [name for name, _ in calls] == order
@@ -222,7 +281,7 @@ def test_newer_store_is_refused(local: Catalog) -> None:
         lambda: local.open("a"),
         lambda: local.versions("a"),
         lambda: local.token_index(),
-        lambda: local.put_run(RunRecord.start("r", "default", "a", ())),
+        lambda: local.runs.put(RunRecord.start("r", "default", "a", ())),
     ):
         with pytest.raises(
             StoreError, match=r"has format 1, and this daskcache reads and writes up to 0; upgrade"
@@ -260,10 +319,10 @@ def test_missing_entry_names_what_may_be_meant(catalog: Catalog) -> None:
 
 def test_missing_entry_names_a_run_under_way(catalog: Catalog) -> None:
     record = RunRecord.start("r1", "ssp585", "slow", ())
-    catalog.put_run(record)
+    catalog.runs.put(record)
     with pytest.raises(EntryNotFoundError, match=rf"run r1, begun {record.time[:10]}.*`status` tells"):
         catalog.open("slow")
-    catalog.finish_run("r1")
+    catalog.runs.finish("r1")
     with pytest.raises(EntryNotFoundError) as caught:
         catalog.open("slow")
     assert "r1" not in str(caught.value)
@@ -274,20 +333,20 @@ def test_missing_entry_names_a_run_under_way(catalog: Catalog) -> None:
 
 def test_runs(catalog: Catalog) -> None:
     wanted = Wanted("t2m", "00ff", ChunkSpec.for_block("f4", (3, 4)), random_tokens(5))
-    catalog.put_run(RunRecord.start("r1", "ssp585", "a", (wanted,)))
-    catalog.put_run(RunRecord.start("r2", "other", "b", ()))
-    second, first = catalog.runs()
+    catalog.runs.put(RunRecord.start("r1", "ssp585", "a", (wanted,)))
+    catalog.runs.put(RunRecord.start("r2", "other", "b", ()))
+    second, first = catalog.runs.read_all()
     assert (first.run, first.namespace, first.entry, first.finished) == ("r1", "ssp585", "a", None)
     assert (second.run, second.namespace) == ("r2", "other")
     (read,) = first.wants
     assert (read.variable, read.group, read.spec) == ("t2m", "00ff", wanted.spec)
     np.testing.assert_array_equal(read.tokens, wanted.tokens)
-    catalog.finish_run("r1")
-    finished = next(record for record in catalog.runs() if record.run == "r1")
+    catalog.runs.finish("r1")
+    finished = next(record for record in catalog.runs.read_all() if record.run == "r1")
     assert finished.finished is not None
     assert finished.finished > finished.time == first.time
     assert len(finished.wants) == 1
-    catalog.finish_run("never-was")
+    catalog.runs.finish("never-was")
 
 
 @pytest.mark.parametrize(
@@ -297,10 +356,10 @@ def test_runs(catalog: Catalog) -> None:
 def test_runs_that_cannot_be_read_are_an_error(local: Catalog, damaged: bytes) -> None:
     stores.put(stores.open(local.root), "runs/r1.json", damaged)
     with pytest.raises(CorruptChunkError, match="a run's record is damaged"):
-        local.runs()
+        local.runs.read_all()
     stores.put(stores.open(local.root), "runs/r1.json", b'{"format": 1}')
     with pytest.raises(StoreError, match="format 1, and this daskcache reads up to 0; upgrade"):
-        local.runs()
+        local.runs.read_all()
 
 
 @pytest.mark.parametrize(

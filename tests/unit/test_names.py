@@ -69,8 +69,8 @@ def test_nothing_is_touched(tmp_path: Path, name: str) -> None:
         lambda: catalog.open("a", name),
         lambda: catalog.latest(name),
         lambda: catalog.versions(name),
-        lambda: catalog.retain(name),
-        lambda: catalog.finish_run(name),
+        lambda: catalog.drop(name, []),
+        lambda: catalog.runs.finish(name),
         lambda: Catalog(str(root), name),
     ]
     for number, call in enumerate(calls):
