@@ -9,14 +9,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from typing import Any, Self
 
 from dask import config
 
 __all__ = ["ABSENT", "HOOKS", "Hook", "install", "register", "uninstall", "warn_of_query_planning"]
 
-HOOKS = ("array_optimize",)
-"""Dask's settings that name an optimizer, one per kind of collection."""
+HOOKS = {"array_optimize": "dask.array.optimization"}
+"""Dask's settings that name an optimizer, one per kind of collection, and the modules of their default ``optimize``."""
 
 ABSENT: Any = object()
 """What stands in a setting that is not there."""
@@ -66,9 +67,26 @@ class Hook(tuple[()]):  # noqa: SLOT001  (a tuple has no slots)
         """
         if self.optimizer is not None:
             return self.optimizer
-        from daskcache.activation import resolve
-
+        try:
+            from daskcache.activation import resolve
+        except ImportError as error:
+            _warn(f"the pass of daskcache is off, because the package cannot be imported: {error}")
+            return self.fall_back()
         return resolve(self)
+
+    def fall_back(self) -> Callable[..., Any]:
+        """Give what would stand here without the pass.
+
+        Returns
+        -------
+        callable
+            What stood here, or dask's own.
+        """
+        if self.before is not ABSENT:
+            # A falsy setting is how dask is told to optimise nothing.
+            return self.before or _dont_optimize
+        default: Callable[..., Any] = import_module(HOOKS[self.key]).optimize
+        return default
 
     @property
     def settings(self) -> Any:
@@ -105,6 +123,10 @@ class Hook(tuple[()]):  # noqa: SLOT001  (a tuple has no slots)
 
     def __repr__(self) -> str:
         return f"<daskcache in {self.key}{'' if self.optimizer is None else f': {self.optimizer!r}'}>"
+
+
+def _dont_optimize(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    return dsk
 
 
 def _same(optimizer: Callable[..., Any]) -> Callable[..., Any]:
@@ -155,11 +177,16 @@ def uninstall() -> None:
                 config.config[key] = hook.before
 
 
-@cache
 def warn_of_query_planning() -> None:
     """Say, once, that the pass cannot work under dask's query planning."""
-    warnings.warn(
-        "with array.query-planning dask calls no optimizer of arrays: the pass of daskcache is idle, and nothing is "
-        "loaded or stored but by explicit calls. Set array.query-planning to false, before dask.array is imported",
-        stacklevel=4,
+    _warn(
+        "with array.query-planning dask calls no optimizer of arrays, so that the pass of daskcache is idle: nothing is "
+        "loaded or stored but by explicit calls, such as persist. Set array.query-planning to false before dask.array is "
+        "imported"
     )
+
+
+@cache
+def _warn(message: str) -> None:
+    # Not with a category of the package, which cannot be imported while dask is.
+    warnings.warn(message, stacklevel=2)

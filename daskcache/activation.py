@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-import dask.array.optimization
 import dask.config
 from dask.base import dont_optimize
 
 from daskcache.config import Settings
+from daskcache.dask_internals import has_query_planning
 from daskcache.errors import InvalidInputError, warn_once
 from daskcache.optimizer import Optimizer
 from daskcache.stores import describe
@@ -56,7 +56,7 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
             # Somebody has put dask's setting back by other means.
             _active.clear()
         self.settings = resolved
-        if dask.config.get("array.query-planning", None):
+        if has_query_planning():
             warn_of_query_planning()
         # Explicit calls, such as persist, read the configuration: they shall find what was activated.
         self._set = dask.config.set(
@@ -163,10 +163,7 @@ def resolve(hook: Hook) -> Callable[..., Any]:
         is told once, what would have stood there without it.
     """
     settings = _configured_settings()
-    chained = _chain(hook.before)
-    if settings is not None:
-        return Optimizer(settings, chained)
-    return chained or dask.array.optimization.optimize
+    return hook.fall_back() if settings is None else Optimizer(settings, _chain(hook.before))
 
 
 def _configured_settings() -> Settings | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import dask.array
 from dask._task_spec import (
     Alias,
     DataNode,
@@ -25,6 +26,7 @@ from dask._task_spec import (
     _identity_cast,
     convert_legacy_graph,
     convert_legacy_task,
+    execute_graph,
     parse_input,
 )
 from dask.array.core import (
@@ -45,6 +47,7 @@ from dask.blockwise import (
     _get_coord_mapping,
     blockwise_token,
 )
+from dask.highlevelgraph import HighLevelGraph
 from dask.layers import ArraySliceDep
 
 __all__ = [
@@ -65,14 +68,18 @@ __all__ = [
     "Task",
     "TaskRef",
     "Tuple",
+    "as_collection",
     "blockwise_token",
     "chunk_einsum",
     "convert_legacy_graph",
     "convert_legacy_task",
     "coordinate_maps",
+    "execute_graph",
     "execute_subgraph",
     "getter",
+    "has_query_planning",
     "identity_cast",
+    "lower",
     "meta_of",
     "parse_input",
     "pass_extra_kwargs",
@@ -145,3 +152,73 @@ def meta_of(array: Array) -> Any:
     array([], shape=(0, 0), dtype=float64)
     """
     return array._meta
+
+
+def has_query_planning() -> bool:
+    """Tell whether dask makes expressions of arrays (``array.query-planning``), for which it calls no optimizer of ours.
+
+    Returns
+    -------
+    bool
+        As it was when `dask.array` was imported.
+
+    Examples
+    --------
+    >>> has_query_planning()
+    False
+    """
+    return dask.array.Array is not Array
+
+
+def lower(array: Any) -> Array:
+    """Give an array whose graph is written down.
+
+    Parameters
+    ----------
+    array : dask.array.Array
+        With query planning, an expression.
+
+    Returns
+    -------
+    dask.array.core.Array
+        The array itself where it has a graph; else one with the graph of the expression, which dask has not optimised.
+
+    Examples
+    --------
+    >>> x = dask.array.ones(4, chunks=2)
+    >>> lower(x) is x
+    True
+    """
+    if isinstance(array, Array):
+        return array
+    expr = array.expr.lower_completely()
+    graph = HighLevelGraph.from_collections(expr._name, dict(expr.__dask_graph__()), dependencies=())
+    return Array(graph, expr._name, expr.chunks, meta=expr._meta)
+
+
+def as_collection(array: Array) -> Any:
+    """Give an array in the form that `dask.array` works with.
+
+    Parameters
+    ----------
+    array : dask.array.core.Array
+        With a graph.
+
+    Returns
+    -------
+    dask.array.Array
+        The array itself; with query planning, an expression of its graph.
+
+    Examples
+    --------
+    >>> x = dask.array.ones(4, chunks=2)
+    >>> as_collection(x) is x
+    True
+    """
+    if not has_query_planning():
+        return array
+    from dask.array._array_expr._collection import from_graph
+    from dask.core import flatten
+
+    keys = list(flatten(array.__dask_keys__()))
+    return from_graph(dict(array.dask), array._meta, array.chunks, keys, array.name)

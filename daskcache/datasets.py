@@ -18,7 +18,7 @@ import xarray as xr
 from daskcache.attributes import encode_attribute
 from daskcache.chunks import ChunkSpec, check_storable, decode, plan_grid
 from daskcache.config import Codecs
-from daskcache.dask_internals import meta_of
+from daskcache.dask_internals import lower, meta_of
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.graph import StoredBlocks, load_array, name_layer
 from daskcache.manifest import (
@@ -276,7 +276,7 @@ def _take(
 def _dask_array(variable: xr.Variable) -> da.Array | None:
     # Looking at the data of what is not chunked would read it.
     data = variable.data if variable.chunks is not None else None
-    return data if isinstance(data, da.Array) else None
+    return lower(data) if isinstance(data, da.Array) else None
 
 
 def _index_of(name: str, variable: xr.Variable, dataset: xr.Dataset) -> str | None:
@@ -338,7 +338,11 @@ def in_memory_blocks(
         yield values[whole], index, grid.spec(index, dtype, codecs)
 
 
-def assemble(manifest: Manifest, root: str) -> Collection:
+def assemble(
+    manifest: Manifest,
+    root: str,
+    blocks: Callable[[str, StoredVariable], Callable[[tuple[int, ...]], StoredBlock]] | None = None,
+) -> Collection:
     """Make a lazy object of a manifest.
 
     Parameters
@@ -347,6 +351,8 @@ def assemble(manifest: Manifest, root: str) -> Collection:
         What is stored.
     root : str
         The store that holds its blocks.
+    blocks : callable, optional
+        Makes, of the root and a variable, what gives its blocks; by default `PackedBlocks`.
 
     Returns
     -------
@@ -361,19 +367,25 @@ def assemble(manifest: Manifest, root: str) -> Collection:
         The object of an in-memory variable fails its checksum.
     """
     datasets = {
-        path: _assemble_dataset(manifest, [var for var in manifest.variables if var.node == path], node, root)
+        path: _assemble_dataset(
+            manifest, [var for var in manifest.variables if var.node == path], node, root, blocks or PackedBlocks
+        )
         for path, node in manifest.nodes.items()
     }
     return join(Parts(manifest.kind, manifest.name, datasets))
 
 
 def _assemble_dataset(
-    manifest: Manifest, variables: list[StoredVariable], node: Node, root: str
+    manifest: Manifest,
+    variables: list[StoredVariable],
+    node: Node,
+    root: str,
+    blocks: Callable[[str, StoredVariable], Callable[[tuple[int, ...]], StoredBlock]],
 ) -> xr.Dataset:
     made = {}
     indexes = {}
     for stored in variables:
-        data = _read(stored, root) if stored.in_memory else _load(manifest, stored, root)
+        data = _read(stored, root) if stored.in_memory else _load(manifest, stored, root, blocks)
         variable = xr.Variable(stored.dims, data, dict(stored.attrs), dict(stored.encoding))
         index = _make_index(stored, variable)
         if index is not None:
@@ -409,10 +421,15 @@ def _read(variable: StoredVariable, root: str) -> np.ndarray[Any, Any]:
     return from_stored(values, variable.dtype, variable.calendar, variable.objects)
 
 
-def _load(manifest: Manifest, variable: StoredVariable, root: str) -> da.Array:
+def _load(
+    manifest: Manifest,
+    variable: StoredVariable,
+    root: str,
+    blocks: Callable[[str, StoredVariable], Callable[[tuple[int, ...]], StoredBlock]],
+) -> da.Array:
     name = name_layer(variable.name, root, manifest.version, variable.path)
-    blocks = StoredBlocks(variable.numblocks, PackedBlocks(root, variable), name)
-    return load_array(name, blocks, variable.chunks, variable.dtype)
+    stored = StoredBlocks(variable.numblocks, blocks(root, variable), name)
+    return load_array(name, stored, variable.chunks, variable.dtype)
 
 
 class PackedBlocks:
