@@ -21,7 +21,7 @@ from daskcache.fingerprint.registry import Node, handles, handles_subclasses
 if TYPE_CHECKING:
     from daskcache.fingerprint.objects import Fingerprinter
 
-__all__ = ["compiled_code", "named", "resolves"]
+__all__ = ["compiled_code", "member_of", "named", "resolves"]
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 _NUMBA_SIGNATURES = frozenset({"siglist", "typesigs", "sigs"})
@@ -34,7 +34,7 @@ def resolves(module: str | None, name: str | None, obj: object) -> bool:
         return False
     found: Any = sys.modules.get(module)
     for step in name.split("."):
-        found = _attribute(found, step)
+        found = member_of(found, step)
         if found is None:
             return False
     return found is obj
@@ -79,10 +79,31 @@ def _digest_file(file: str, mtime_ns: int, size_bytes: int) -> bytes:
         return blake2b(opened.read(), digest_size=20).digest()
 
 
-def _attribute(obj: Any, name: str) -> Any:
-    if isinstance(obj, ModuleType | type):
-        return vars(obj).get(name)
-    return None
+def member_of(obj: Any, name: str) -> Any:
+    """Read a name of a module or a class without calling anything; a static method is its function.
+
+    Parameters
+    ----------
+    obj : object
+        A module or a class.
+    name : str
+        Its attribute.
+
+    Returns
+    -------
+    object
+        What stands there; None where nothing does, and for anything else.
+
+    Examples
+    --------
+    >>> import json
+    >>> member_of(json, "dumps") is json.dumps
+    True
+    """
+    if not isinstance(obj, ModuleType | type):
+        return None
+    found = vars(obj).get(name)
+    return found.__func__ if isinstance(found, staticmethod) else found
 
 
 @handles("builtins:builtin_function_or_method", "builtins:method-wrapper")
@@ -228,7 +249,7 @@ def _ufunc(fp: Fingerprinter, obj: Any) -> bytes:
     homes = {
         home.name: module
         for module, loaded in sorted(sys.modules.items(), reverse=True)
-        if _attribute(loaded, name) is obj
+        if member_of(loaded, name) is obj
         for home in (find_home(module),)
         if home.kind == "installed"
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from daskcache.config import CodeVersions
 from daskcache.errors import UncacheableError
+from daskcache.fingerprint.callables import member_of
 from daskcache.fingerprint.objects import Fingerprinter
 
 __all__ = ["check_code_units"]
@@ -80,7 +81,8 @@ def _find(module: str, name: str) -> object:
     try:
         found: Any = importlib.import_module(module)
         for step in name.split("."):
-            found = getattr(found, step)
+            # As the name was noted: a class's descriptors are not asked for what they give.
+            found = member_of(found, step) if isinstance(found, type) else getattr(found, step)
     except (ImportError, AttributeError):
         return _Nothing
-    return found
+    return _Nothing if found is None and "." in name else found

@@ -108,3 +108,77 @@ def test_a_stale_process_differs_from_a_fresh_one(workspace: Workspace) -> None:
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert found.stdout.strip() == "['mine.f', 'mine.helper']"
+
+
+KINDS = """
+    import functools
+    import operator
+
+    def keep(function):
+        @functools.wraps(function)
+        def wrapper(x): return function(x)
+        return wrapper
+
+    class Callable:
+        def __init__(self, function):
+            functools.update_wrapper(self, function)
+            self.function = function
+        def __get__(self, instance, owner):
+            return functools.partial(self.function, instance)
+        def __call__(self, x): return self.function(None, x)
+
+    class Base:
+        @staticmethod
+        def still(x): return x + 1
+        @classmethod
+        def made(cls, x): return x + 2
+        @property
+        def shift(self): return 3
+        @functools.cached_property
+        def table(self): return 4
+        @functools.lru_cache
+        def cached(self, x): return x
+        @functools.singledispatchmethod
+        def sorted(self, x): return x
+        part = functools.partialmethod(still, 1)
+        @Callable
+        def described(self, x): return x + 5
+        class Inner:
+            @staticmethod
+            def deep(x): return x + 6
+
+    class Child(Base):
+        alias = Base.still
+
+    @keep
+    def wrapped(x): return x + 7
+    @functools.singledispatch
+    def dispatched(x): return x + 8
+    renamed = wrapped
+    instance = Callable(keep)
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Base", "Base.still", "Base.made", "Base.cached", "Base.Inner", "Base.Inner.deep", "Child",
+        "Child.alias", "Child.made", "wrapped", "renamed", "dispatched", "instance",
+    ],
+)  # fmt: skip
+def test_what_one_process_notes_the_other_finds(name: str, workspace: Workspace) -> None:
+    workspace.write({"kinds.py": KINDS})
+    walk = Fingerprinter()
+    walk.fingerprint(workspace.find(f"kinds:{name}"))
+    assert walk.code_units
+    assert check_code_units(walk.code_units) == []
+
+
+@pytest.mark.parametrize("name", ["Base.still", "Base.Inner.deep", "Child.alias"])
+def test_static_methods_are_noted_by_themselves(name: str, workspace: Workspace) -> None:
+    """They are pickled by name: a worker may have others than the scheduler."""
+    workspace.write({"kinds.py": KINDS})
+    walk = Fingerprinter()
+    walk.fingerprint(workspace.find(f"kinds:{name}"))
+    workspace.write({"kinds.py": KINDS.replace("x + 1", "x + 10").replace("x + 6", "x + 60")})
+    assert check_code_units(walk.code_units)
