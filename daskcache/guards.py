@@ -21,10 +21,11 @@ from daskcache.dask_internals import (
     execute_subgraph,
 )
 from daskcache.fingerprint.files import FileSource
-from daskcache.fingerprint.guard import GuardedReader, GuardedSource
+from daskcache.fingerprint.guard import GuardedReader, GuardedSource, Watched
 from daskcache.fingerprint.places import Stamp
 from daskcache.fingerprint.readers import files_in
 from daskcache.fingerprint.sources import Source
+from daskcache.fingerprint.watch import WholeSource, digest_whole
 from daskcache.tokens import GraphTokens
 from daskcache.tokens.rules import READERS, is_basic, is_one_of
 
@@ -73,7 +74,13 @@ class _Guard:
         for region in regions:
             stamps |= source.stamps(region)
             self._regions.add(_name(region))
+        self.array = source.array
         self.whole = GuardedSource(source.array, stamps)
+
+    @property
+    def state(self) -> bytes:
+        """What all of it looked like."""
+        return digest_whole(self._source)
 
     def part(self, index: Any) -> GuardedSource:
         """Give one that carries the stamps of a region alone, for a task that holds the source itself."""
@@ -106,8 +113,10 @@ def _guard_layer(
     if isinstance(layer, Blockwise):
         # What the layer passes to its function stands beside the task.
         task = swap.node(layer.task, [given for given, index in layer.indices if index is None])
+        is_reader = is_one_of(layer.task.func, READERS)
         indices: list[Any] = [
-            (swap.node(given) if index is None else given, index) for given, index in layer.indices
+            (swap.node(given) if index is None and is_reader else given, index)
+            for given, index in layer.indices
         ]
         if not swap.count:
             return layer
@@ -177,21 +186,27 @@ class _Swap:
     def _arguments(self, func: Any, args: Sequence[Any]) -> Iterator[Any]:
         """Guard what a task is given: of what it reads itself a region."""
         for number, arg in enumerate(args):
-            guard = None
-            if number == 0 and len(args) > 1 and is_one_of(func, READERS):
-                guard = self._guards.get(id(arg.value if isinstance(arg, DataNode) else arg))
-            index = None if guard is None else self._value(args[1])
-            if guard is None or not is_basic(index):
+            guard = self._guards.get(id(arg.value if isinstance(arg, DataNode) else arg))
+            if guard is None:
                 yield self._inner(arg) if func is execute_subgraph and number == 0 else self.node(arg)
-                continue
-            self.count += 1
-            part = guard.part(index)
-            yield DataNode(arg.key, part) if isinstance(arg, DataNode) else part
+            elif number == 0 and self._reads_region(func, args):
+                self.count += 1
+                part = guard.part(self._value(args[1]))
+                yield DataNode(arg.key, part) if isinstance(arg, DataNode) else part
+            else:
+                # Another function may want more of it than its elements.
+                yield arg
+
+    def _reads_region(self, func: Any, args: Sequence[Any]) -> bool:
+        return len(args) > 1 and is_one_of(func, READERS) and is_basic(self._value(args[1]))
 
     def _task(self, task: Task, beside: Sequence[Any]) -> Task:
-        expected = self._expected(task, beside) if self._files else ()
+        expected = self._expected(task, beside)
         args = tuple(self._arguments(task.func, task.args))
-        kwargs = {name: self.node(value) for name, value in task.kwargs.items()}
+        kwargs = {
+            name: value if id(value) in self._guards else self.node(value)
+            for name, value in task.kwargs.items()
+        }
         is_same = all(map(_is, args, task.args)) and all(kwargs[name] is task.kwargs[name] for name in kwargs)
         if is_same and not expected:
             return task
@@ -203,15 +218,25 @@ class _Swap:
             func = GuardedReader(func, expected)
         return Task(task.key, func, *args, _data_producer=task.data_producer, **kwargs)
 
-    def _expected(self, task: Task, beside: Sequence[Any]) -> Sequence[tuple[FileSource, bytes]]:
-        """List the files that a task is given to read, with what they looked like."""
+    def _expected(self, task: Task, beside: Sequence[Any]) -> Sequence[tuple[Watched, bytes]]:
+        """List the files that a task is given to read, and sources as they are, with what they looked like."""
         if task.func is execute_subgraph or isinstance(task, NestedContainer):
             return ()
+        if not self._files:
+            return self._handed(task, (*task.args, *task.kwargs.values(), *beside))
         arguments = [self._value(arg) for arg in (*task.args, *beside)]
         arguments += [value for arg in task.args for value in self._values_within(arg)]
         keywords = {name: self._value(value) for name, value in task.kwargs.items()}
         found = dict.fromkeys(files_in(task.func, arguments, keywords))
-        return [(file, self._files[file]) for file in found if file in self._files]
+        known = [(file, self._files[file]) for file in found if file in self._files]
+        return [*known, *self._handed(task, (*task.args, *task.kwargs.values(), *beside))]
+
+    def _handed(self, task: Task, given: Sequence[Any]) -> list[tuple[Watched, bytes]]:
+        if not self._guards or is_one_of(task.func, READERS):
+            return []
+        values = [value.value if isinstance(value, DataNode) else value for value in given]
+        found = [self._guards[id(value)] for value in values if id(value) in self._guards]
+        return [(WholeSource(guard.array), guard.state) for guard in dict.fromkeys(found)]
 
     def _values_within(self, node: Any) -> Iterator[Any]:
         for arg in node.args if isinstance(node, NestedContainer) else ():

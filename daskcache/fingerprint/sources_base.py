@@ -58,7 +58,9 @@ class Survey:
         self.files: dict[Any, Any] = {}
         """What was seen of files that tasks open by their paths."""
         self.whole: dict[int, Any] = {}
-        """Sources that are handed to functions as they are, by their identity."""
+        """Sources that were looked at as values, by their identity."""
+        self.read: set[int] = set()
+        """The identities of those of which tasks read regions."""
         self.traced: dict[int, tuple[Any, Traced | None]] = {}
         """What was found, by the identity of the object, which is kept alive so that its identity stays its own."""
 
@@ -319,6 +321,8 @@ class Source:
             The index is of another kind, or the objects cannot be told apart.
         """
         decoding = self.traced.decoding
+        if not (isinstance(index, tuple) and not index):
+            self.survey.read.add(id(self.array))
         if not decoding:
             decoding.append(self._decode())
         part = self.trace.origin.digest(self._take(index), self)

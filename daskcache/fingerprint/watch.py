@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
+import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Self
-
-import numpy as np
-import numpy.typing as npt
 
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.files import FileSource
@@ -20,7 +19,11 @@ from daskcache.fingerprint.sources_base import MemoryOrigin, survey_of
 if TYPE_CHECKING:
     from daskcache.fingerprint.objects import Fingerprinter
 
-__all__ = ["Stamps", "Watch", "WholeSource", "whole_sources"]
+__all__ = ["Stamps", "Watch", "WholeSource", "digest_whole", "whole_sources"]
+
+
+# Up to so many, searching is faster than making a table.
+_FEW = 32
 
 
 class Stamps:
@@ -44,8 +47,8 @@ class Stamps:
     __slots__ = ("_looks", "_names")
 
     def __init__(self, names: bytes = b"", looks: bytes = b"") -> None:
-        self._names: npt.NDArray[np.uint64] = np.frombuffer(names, "<u8")
-        self._looks: npt.NDArray[np.uint64] = np.frombuffer(looks, "<u8")
+        self._names = names
+        self._looks = looks
 
     @classmethod
     def of(cls, stamps: Mapping[str, Stamp | None]) -> Self:
@@ -61,23 +64,25 @@ class Stamps:
         Stamps
             In which an object is known by its name.
         """
-        pairs = np.array([(_hash(name), _hash_stamp(stamp)) for name, stamp in stamps.items()], "<u8")
-        pairs = pairs.reshape(-1, 2)
-        order = np.argsort(pairs[:, 0], kind="stable")
-        return cls(pairs[order, 0].tobytes(), pairs[order, 1].tobytes())
+        pairs = sorted([(_hash(name), _hash_stamp(stamp)) for name, stamp in stamps.items()])
+        form = f">{len(pairs)}Q"
+        return cls(
+            struct.pack(form, *[name for name, _ in pairs]), struct.pack(form, *[look for _, look in pairs])
+        )
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._names) // 8
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stamps):
             return NotImplemented
-        return np.array_equal(self._names, other._names) and np.array_equal(self._looks, other._looks)
+        return (self._names, self._looks) == (other._names, other._looks)
 
-    __hash__ = None  # type: ignore[assignment]
+    def __hash__(self) -> int:
+        return hash((self._names, self._looks))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self._names.tobytes(), self._looks.tobytes())
+        return type(self), (self._names, self._looks)
 
     def find_changed(self, stamps: Mapping[str, Stamp | None]) -> str | None:
         """Name an object that is not as it was.
@@ -92,14 +97,15 @@ class Stamps:
         str or None
             The first of them, None where all are as they were.
         """
-        if not len(self):
-            return None
-        hashed = np.array([_hash(name) for name in stamps], "<u8")
-        at = np.minimum(np.searchsorted(self._names, hashed), len(self) - 1)
-        known = self._names[at] == hashed
-        now = np.array([_hash_stamp(stamp) for stamp in stamps.values()], "<u8")
-        changed = np.flatnonzero(known & (self._looks[at] != now))
-        return list(stamps)[changed[0]] if len(changed) else None
+        many: dict[int, int] = {}
+        if len(stamps) > _FEW:
+            form = f">{len(self)}Q"
+            many = dict(zip(struct.unpack(form, self._names), struct.unpack(form, self._looks), strict=True))
+        for name, stamp in stamps.items():
+            known = many.get(_hash(name)) if many else self._find(name)
+            if known is not None and known != _hash_stamp(stamp):
+                return name
+        return None
 
     def was_missing(self, name: str) -> bool:
         """Whether there was no object of a name.
@@ -114,8 +120,15 @@ class Stamps:
         bool
             True where it was looked for in vain.
         """
-        at = int(np.searchsorted(self._names, _hash(name)))
-        return at < len(self) and int(self._names[at]) == _hash(name) and not self._looks[at]
+        return self._find(name) == 0
+
+    def _find(self, name: str) -> int | None:
+        hashed = _hash(name)
+        names = memoryview(self._names)
+        at = bisect.bisect_left(range(len(self)), hashed, key=lambda at: _number(names, at))
+        return (
+            _number(memoryview(self._looks), at) if at < len(self) and _number(names, at) == hashed else None
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,7 +252,7 @@ class Watch:
 
 
 def whole_sources(fingerprinter: Fingerprinter) -> tuple[tuple[WholeSource, bytes], ...]:
-    """List the sources that functions were found to be handed as they are.
+    """List the sources that are values of functions, such as a Zarr array in a closure.
 
     Parameters
     ----------
@@ -250,16 +263,20 @@ def whole_sources(fingerprinter: Fingerprinter) -> tuple[tuple[WholeSource, byte
     -------
     tuple of pairs of WholeSource and bytes
         Each with what `WholeSource.look` gives as long as it is as it was. Which tasks read them, and when, is not
-        known.
+        known. Those of which tasks read regions are guarded there.
     """
     survey = survey_of(fingerprinter)
     found = []
-    for array in survey.whole.values():
-        source = fingerprinter.find_source(array)
-        state = b"" if source is None else _digest_stamps(source.stamps(()))
+    for identity, array in survey.whole.items():
+        state = b"" if identity in survey.read else digest_whole(fingerprinter.find_source(array))
         if state:
             found.append((WholeSource(array), state))
     return tuple(found)
+
+
+def digest_whole(source: Source | None) -> bytes:
+    """Give what `WholeSource.look` gives as long as a source is as the pass saw it; empty where it is not looked at."""
+    return b"" if source is None else _digest_stamps(source.stamps(()))
 
 
 def _digest_stamps(stamps: Mapping[str, Stamp | None]) -> bytes:
@@ -277,8 +294,12 @@ def _open(array: Any) -> Source:
     return source
 
 
+def _number(packed: memoryview, at: int) -> int:
+    return int.from_bytes(packed[8 * at : 8 * at + 8], "big")
+
+
 def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
 def _hash_stamp(stamp: Stamp | None) -> int:
