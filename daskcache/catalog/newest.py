@@ -94,6 +94,7 @@ def _packs(
 ) -> tuple[dict[tuple[str, Latest | None], Manifest], bool]:
     """Read the packs, and tell whether all could be read."""
     found: dict[tuple[str, Latest | None], Manifest] = {}
+    is_whole = True
     for _ in range(_ATTEMPTS):
         has_gone, is_whole = False, True
         for name in list_packs(*place):

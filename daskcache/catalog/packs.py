@@ -191,14 +191,12 @@ def _pack(blocks: Iterable[StoredBlock]) -> Manifest:
 
 def _variable(path: str, blocks: Sequence[StoredBlock]) -> StoredVariable:
     first = blocks[0]
-    chunks = tuple((length,) for length in first.shape)
-    if chunks:
-        chunks = (chunks[0] * len(blocks), *chunks[1:])
+    counts = (len(blocks), *[1] * first.ndim)
     return StoredVariable(
         path=path,
         dims=tuple(f"dim_{i}" for i in range(first.ndim)),
         dtype=first.dtype,
-        chunks=chunks,
+        chunks=tuple((length,) * count for length, count in zip(first.shape, counts, strict=False)),
         codecs=first.spec.codecs,
         tokens=np.frombuffer(b"".join(block.token for block in blocks), "u1").reshape(-1, 20),
         groups=np.array([int(block.group, 16) for block in blocks], "<u2"),

@@ -113,7 +113,7 @@ def fingerprint_as(*values: object) -> Callable[[_T], _T]:
     return lambda target: _declare(target, values, is_whole=True)
 
 
-def effect(target: _T) -> _T:
+def effect[T: Callable[..., Any]](target: T) -> T:
     """Declare that a function is run for what it does, not for what it returns.
 
     Its tasks run every time: nothing of theirs is stored or looked up, nor of what depends on them. What they are

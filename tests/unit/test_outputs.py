@@ -1,0 +1,268 @@
+"""The policy ``outputs``: what is computed for the user is stored, small or large, and a second run calls no producer."""
+
+import os
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+
+import daskcache
+from daskcache.catalog import Catalog, put_pack
+from daskcache.catalog.packs import list_packs
+from daskcache.chunks import ChunkSpec
+from daskcache.pool import StoredBlock
+from tests import producers
+from tests.operations import OPERATIONS, grid, identical
+from tests.producers import count, doubled, objects, produced
+
+EXPECTED = np.arange(12) * 2
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path, monkeypatch):
+    directory = tmp_path / "calls"
+    directory.mkdir()
+    monkeypatch.setenv(producers.CALLS, str(directory))
+
+
+def counted(dtype="f8"):
+    """Make the pipeline that operations are tried on, with a producer at its root."""
+    return grid().map_blocks(producers.double, dtype=dtype, meta=np.empty((0, 0), dtype))
+
+
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_same_with_the_policy_as_without(store_root, name, policy):
+    operation = OPERATIONS[name]
+    plain = operation(counted()).compute()
+    count()
+    with daskcache.activate(policy=policy):
+        x = operation(counted())
+        identical(x.compute(), plain)
+        assert count()
+        identical(operation(counted()).compute(), plain)
+        assert count() == 0
+        (kept,) = dask.persist(x)
+        identical(kept.compute(), plain)
+        (planned,) = dask.optimize(x)
+        identical(planned.compute(), plain)
+        assert count() == 0
+
+
+RESULTS = {
+    "array": lambda: doubled(),
+    "scalar": lambda: (doubled() + 1).sum(),
+    "several": lambda: [doubled(), doubled().mean(), {"a": doubled() * 3}, 7],
+    "dataset": lambda: xr.Dataset({"t": ("x", doubled() - 1), "u": ("x", doubled() + 5), "v": 3}),
+    "dataarray": lambda: xr.DataArray(doubled(), dims="x").mean(),
+    "irregular": lambda: doubled(14, 4),
+    "unknown chunks": lambda: (lambda x: x[x > 3])(doubled()),
+    "no blocks": lambda: xr.Dataset({"v": 3}),
+}
+
+
+def run_all(policy):
+    with daskcache.activate(policy=policy):
+        return {name: dask.compute(make())[0] for name, make in RESULTS.items()}
+
+
+def test_a_script_run_twice(store_root):
+    plain = run_all("checkpoints")
+    assert not objects(store_root)
+    count()
+    cold = run_all("outputs")
+    assert count() == 8, "the second and all later results are made of the first"
+    written = len(objects(store_root))
+    warm = run_all("outputs")
+    assert count() == 0
+    assert len(objects(store_root)) == written
+    for name, value in plain.items():
+        for other in (cold[name], warm[name]):
+            assert type(other) is type(value), name
+            if isinstance(value, xr.Dataset | xr.DataArray):
+                xr.testing.assert_identical(other, value)
+            else:
+                assert repr(other) == repr(value), name
+
+
+def test_explicit_loads_by_xarray(store_root):
+    """``Dataset.compute`` and ``load`` give several arrays to one call."""
+    with daskcache.activate(policy="outputs"):
+        for expected in (4, 0):
+            ds = xr.Dataset({"t": ("x", doubled()), "u": ("x", doubled() + 5)})
+            assert (ds.compute().u == EXPECTED + 5).all()
+            assert (ds.load().t == EXPECTED).all()
+            assert count() == expected
+
+
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs", "auto"])
+def test_effects_happen_each_time(store_root, tmp_path, policy):
+    with daskcache.activate(policy=policy):
+        for number in range(2):
+            expected = 0 if number and policy != "checkpoints" else 4
+            x = doubled()
+            target = np.zeros(12, "i8")
+            da.store(x, target)
+            assert (target == EXPECTED).all()
+            assert count() == expected
+            path = str(tmp_path / f"array{number}.zarr")
+            x.to_zarr(path)
+            assert (zarr.open_array(path)[:] == EXPECTED).all()
+            xr.Dataset({"t": ("x", x + 1)}).to_zarr(tmp_path / f"set{number}.zarr", consolidated=False)
+            assert (xr.open_zarr(tmp_path / f"set{number}.zarr", consolidated=False).t == EXPECTED + 1).all()
+            xr.Dataset({"t": ("x", x + 2)}).to_netcdf(tmp_path / f"set{number}.nc", engine="h5netcdf")
+            with xr.open_dataset(tmp_path / f"set{number}.nc", engine="h5netcdf") as read:
+                assert (read.t == EXPECTED + 2).all()
+            later = xr.Dataset({"t": ("x", x + 3)}).to_zarr(
+                tmp_path / f"later{number}.zarr", compute=False, consolidated=False
+            )
+            later.compute()
+            assert (
+                xr.open_zarr(tmp_path / f"later{number}.zarr", consolidated=False).t == EXPECTED + 3
+            ).all()
+            assert count() == (0 if policy != "checkpoints" else 16)
+
+
+def test_writers_in_delayed(store_root, tmp_path):
+    written = []
+
+    def write(block):
+        written.append(int(block.sum()))
+        return len(written)
+
+    with daskcache.activate(policy="outputs"):
+        for number in (1, 2):
+            assert dask.delayed(write)(doubled()).compute(scheduler="sync") == number
+        assert written == [EXPECTED.sum()] * 2
+        assert count() == 4
+
+
+def test_a_function_that_is_declared_to_have_an_effect(store_root):
+    sent = []
+
+    @daskcache.effect
+    def send(block):
+        sent.append(block.sum())
+        return block
+
+    def script():
+        x = doubled().map_blocks(send, dtype="i8", meta=np.empty(0, "i8"))
+        return (x.compute(scheduler="sync"), (x + 1).sum().compute(scheduler="sync"))
+
+    with daskcache.activate(policy="outputs"):
+        script()
+        assert (len(sent), count()) == (8, 4)
+        one, two = script()
+    assert (len(sent), count()) == (16, 0)
+    assert (one == EXPECTED).all()
+    assert two == (EXPECTED + 1).sum()
+
+
+def test_what_is_only_read_is_not_stored(store_root, tmp_path):
+    path = str(tmp_path / "source.zarr")
+    zarr.create_array(path, shape=(12,), chunks=(3,), dtype="i8")[:] = np.arange(12)
+    with daskcache.activate(policy="outputs"):
+        da.from_zarr(path).compute()
+        xr.DataArray(np.arange(12), dims="x").chunk(x=3).compute()
+        assert not objects(store_root)
+
+
+def as_array(block):
+    producers._note()
+    return np.asarray(block.sum())
+
+
+def as_float(block):
+    producers._note()
+    return float(block.sum())
+
+
+@pytest.mark.parametrize("function", [as_array, as_float])
+def test_what_would_come_back_as_another_type_is_computed_each_time(store_root, function):
+    def script():
+        x = doubled(3).map_blocks(
+            daskcache.version("1")(function), drop_axis=0, dtype="f8", meta=np.empty((), "f8")
+        )
+        return x.compute()
+
+    plain = script()
+    count()
+    with daskcache.activate(policy="outputs"):
+        for _ in range(2):
+            result = script()
+            assert type(result) is type(plain)
+            assert result == plain
+            assert count() > 0
+    assert not objects(store_root)
+
+
+def test_objects_and_masked_arrays_are_computed_each_time(store_root):
+    x = da.ma.masked_greater(da.arange(6, chunks=3), 3)
+    texts = da.from_array(np.array(["a", "b"], "O"), chunks=1).map_blocks(
+        lambda block: block + "c", dtype="O"
+    )
+    with daskcache.activate(policy="outputs"):
+        for _ in range(2):
+            assert x.compute().mask.tolist() == [False] * 4 + [True] * 2
+            assert texts.compute().tolist() == ["ac", "bc"]
+
+
+@pytest.mark.parametrize("mode", ["read", "off"])
+def test_nothing_is_stored_where_nothing_may_be(store_root, mode):
+    with daskcache.activate(policy="outputs", mode=mode):
+        assert (doubled().compute() == EXPECTED).all()
+    assert not store_root.exists()
+
+
+@daskcache.version("1")
+def fail_at_the_third(block):
+    if len(os.listdir(os.environ[producers.CALLS])) == 2:
+        raise RuntimeError("this one")
+    return producers.double(block)
+
+
+def test_a_run_that_fails_keeps_what_it_listed(store_root, monkeypatch):
+    """As one that is killed: what was stored some time ago is listed already."""
+    monkeypatch.setattr("daskcache.outputs._FLUSH_S", 0.0)
+    with daskcache.activate(policy="outputs"), dask.config.set(scheduler="sync"):
+        with pytest.raises(RuntimeError, match="this one"):
+            produced(fail_at_the_third).compute()
+        count()
+        for _ in range(3):
+            producers._note()
+        assert (produced(fail_at_the_third).compute() == EXPECTED).all()
+        assert count() == 3 + 2
+
+
+def test_many_packs_become_few(store_root):
+    root = str(store_root)
+    spec = ChunkSpec.for_block("f4", (3,))
+    scalar = ChunkSpec.for_block("f4", ())
+
+    def block(number):
+        shape = (3,) if number % 2 else ()
+        token = number.to_bytes(20, "big")
+        return StoredBlock(root, "00ff", token, spec if shape else scalar, shape, np.dtype("f4"), 64)
+
+    for number in range(100):
+        put_pack(root, "default", [block(number)])
+    assert len(list_packs(root, "default")) <= 33
+    index = Catalog(root).token_index()
+    assert len(index) == 100
+    for number in range(100):
+        assert index.get(number.to_bytes(20, "big")) == block(number)
+    assert not Catalog(root).entries()
+    put_pack(root, "default", [])
+
+
+def test_a_damaged_pack_is_left_out(store_root):
+    with daskcache.activate(policy="outputs"):
+        doubled().compute()
+        count()
+        (pack,) = store_root.glob("namespaces/default/@/*.idx")
+        pack.write_bytes(pack.read_bytes()[:-1] + b"?")
+        assert ((doubled() + 1).compute() == EXPECTED + 1).all()
+        assert count() == 4
