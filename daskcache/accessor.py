@@ -63,6 +63,7 @@ class CacheAccessor:
         namespace: str | None = None,
         store: str | None = None,
         chunks: Any = None,
+        wait: bool = True,
     ) -> Any:
         """Store the object, computing what is missing, and give it back as it is stored.
 
@@ -76,6 +77,8 @@ class CacheAccessor:
             URL or path, instead of the configured one.
         chunks : optional
             Rechunk first.
+        wait : bool, optional
+            Whether to wait until all is stored; `daskcache.last_run` tells how far it is.
 
         Returns
         -------
@@ -89,7 +92,7 @@ class CacheAccessor:
         >>> ds.cache.persist("numbers", store="memory://doc-accessor-persist").t.values
         array([0, 1, 2, 3])
         """
-        return persist(self._obj, name, namespace=namespace, store=store, chunks=chunks)
+        return persist(self._obj, name, namespace=namespace, store=store, chunks=chunks, wait=wait)
 
     def checkpoint(
         self, name: str | None = None, *, namespace: str | None = None, store: str | None = None

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,9 @@ __all__ = [
     "in_memory_blocks",
     "outline",
 ]
+
+
+BlocksOf = Callable[[str, StoredVariable], Callable[[tuple[int, ...]], StoredBlock]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -338,11 +341,7 @@ def in_memory_blocks(
         yield values[whole], index, grid.spec(index, dtype, codecs)
 
 
-def assemble(
-    manifest: Manifest,
-    root: str,
-    blocks: Callable[[str, StoredVariable], Callable[[tuple[int, ...]], StoredBlock]] | None = None,
-) -> Collection:
+def assemble(manifest: Manifest, root: str, blocks: BlocksOf | None = None) -> Collection:
     """Make a lazy object of a manifest.
 
     Parameters
@@ -366,21 +365,16 @@ def assemble(
     CorruptChunkError
         The object of an in-memory variable fails its checksum.
     """
-    datasets = {
-        path: _assemble_dataset(
-            manifest, [var for var in manifest.variables if var.node == path], node, root, blocks or PackedBlocks
-        )
-        for path, node in manifest.nodes.items()
-    }
+    blocks = blocks or PackedBlocks
+    datasets = {}
+    for path, node in manifest.nodes.items():
+        variables = [var for var in manifest.variables if var.node == path]
+        datasets[path] = _assemble_dataset(manifest, variables, node, root, blocks)
     return join(Parts(manifest.kind, manifest.name, datasets))
 
 
 def _assemble_dataset(
-    manifest: Manifest,
-    variables: list[StoredVariable],
-    node: Node,
-    root: str,
-    blocks: Callable[[str, StoredVariable], Callable[[tuple[int, ...]], StoredBlock]],
+    manifest: Manifest, variables: list[StoredVariable], node: Node, root: str, blocks: BlocksOf
 ) -> xr.Dataset:
     made = {}
     indexes = {}
@@ -421,12 +415,7 @@ def _read(variable: StoredVariable, root: str) -> np.ndarray[Any, Any]:
     return from_stored(values, variable.dtype, variable.calendar, variable.objects)
 
 
-def _load(
-    manifest: Manifest,
-    variable: StoredVariable,
-    root: str,
-    blocks: Callable[[str, StoredVariable], Callable[[tuple[int, ...]], StoredBlock]],
-) -> da.Array:
+def _load(manifest: Manifest, variable: StoredVariable, root: str, blocks: BlocksOf) -> da.Array:
     name = name_layer(variable.name, root, manifest.version, variable.path)
     stored = StoredBlocks(variable.numblocks, blocks(root, variable), name)
     return load_array(name, stored, variable.chunks, variable.dtype)

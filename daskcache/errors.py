@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import warnings
 
+from daskcache import cluster
+
 __all__ = [
     "CorruptChunkError",
     "DaskcacheError",
@@ -127,7 +129,7 @@ _warned: set[str] = set()
 
 
 def warn_once(message: str, stacklevel: int = 3, *, about: str | None = None) -> None:
-    """Warn, once per process for each message or matter.
+    """Warn, once per process for each message or matter; on a cluster, its clients as well.
 
     A store that is full would otherwise say so for every block.
 
@@ -153,4 +155,6 @@ def warn_once(message: str, stacklevel: int = 3, *, about: str | None = None) ->
     matter = message if about is None else about
     if matter not in _warned:
         _warned.add(matter)
+        # First, because a filter may make an error of the warning.
+        cluster.forward_warning(message, DaskcacheWarning)
         warnings.warn(message, DaskcacheWarning, stacklevel=stacklevel)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from daskcache import stores
 from daskcache.errors import CorruptChunkError, NotStoredError
-from daskcache.pool import StoredBlock
+from daskcache.pool import SMALLEST_BYTES, StoredBlock
 
 __all__ = ["Listing"]
 
-logger = logging.getLogger("daskcache")
+IsSafe = Callable[[StoredBlock, float | None], bool]
 
-_SMALLEST = 4
-"""Bytes of the checksum that each object ends with; one that is smaller was torn, as by a power cut."""
+logger = logging.getLogger("daskcache")
 
 
 class Listing:
@@ -24,16 +23,20 @@ class Listing:
     Parameters
     ----------
     root : str
-        The store's root.
+        The root of the pool.
+    is_safe : callable, optional
+        Tells of a block that no manifest names, and of when it was written, whether it will stay. One that will not
+        counts as missing.
 
     Notes
     -----
     Costs one LIST per group, however many blocks are asked for. Kept for one pass, never longer.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, is_safe: IsSafe | None = None) -> None:
         self._store = stores.open(root)
-        self._groups: dict[str, Mapping[str, int]] = {}
+        self._is_safe = is_safe
+        self._groups: dict[str, Mapping[str, tuple[int, float | None]]] = {}
 
     def find(self, block: StoredBlock) -> StoredBlock | None:
         """Look for a block.
@@ -55,11 +58,8 @@ class Listing:
         """
         if 0 in block.shape:
             return replace(block, size_bytes=0)
-        group = block.group
-        if group not in self._groups:
-            self._groups[group] = stores.list_sizes(self._store, f"chunks/{group}")
-        size = self._groups[group].get(block.id)
-        return None if size is None or size < _SMALLEST else replace(block, size_bytes=size)
+        size, _ = self._look(block)
+        return None if size < SMALLEST_BYTES else replace(block, size_bytes=size)
 
     def find_as_known(self, block: StoredBlock, known: StoredBlock | None) -> StoredBlock | None:
         """Look for a block whose size a manifest knows; one of another size is read before it is trusted.
@@ -74,7 +74,8 @@ class Listing:
         Returns
         -------
         StoredBlock or None
-            The same with its size; None where it is not there, or damaged: then it has been moved aside.
+            The same with its size; None where it is not there, may be swept at any moment, or is damaged: then it has
+            been moved aside.
 
         Raises
         ------
@@ -82,8 +83,10 @@ class Listing:
             The pool cannot be listed.
         """
         found = self.find(block)
-        if found is None or known is None or known.id != found.id:
-            return found
+        if found is None:
+            return None
+        if known is None or known.id != found.id:
+            return found if self._will_stay(found) else None
         if known.size_bytes in (None, found.size_bytes):
             return found
         # Damaged, or encoded anew by another release of a compressor.
@@ -93,3 +96,14 @@ class Listing:
             logger.info("%s, so that it counts as missing", error)
             return None
         return found
+
+    def _look(self, block: StoredBlock) -> tuple[int, float | None]:
+        if block.group not in self._groups:
+            self._groups[block.group] = stores.list_objects(self._store, f"chunks/{block.group}")
+        return self._groups[block.group].get(block.id, (0, None))
+
+    def _will_stay(self, block: StoredBlock) -> bool:
+        if self._is_safe is None or 0 in block.shape or self._is_safe(block, self._look(block)[1]):
+            return True
+        logger.info("%s is old and nothing needs it, so that it counts as missing", block.key)
+        return False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import sys
@@ -14,11 +13,9 @@ from datetime import datetime
 from typing import Any
 
 import dask.array.optimization
-import dask.base
-import dask.config
 import dask.threaded
 import numpy as np
-from dask.diagnostics.progress import ProgressBar
+from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.utils import format_bytes, format_time
 
@@ -32,15 +29,18 @@ from daskcache.fingerprint.watch import Watch
 from daskcache.graph import keys_of, substitute
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
+from daskcache.jobs import Engine, Work, shows_progress
 from daskcache.listing import Listing
-from daskcache.manifest import Manifest
+from daskcache.manifest import Manifest, StoredVariable
 from daskcache.optimizer import writer_for
 from daskcache.parts import Collection, rechunk
+from daskcache.pending import PendingBlocks
 from daskcache.plan import Plan, make_plan
-from daskcache.pool import Receipt, StoredBlock
+from daskcache.pool import Receipt, StoredBlock, write_block
 from daskcache.publishing import Draft, Publication, announce_run, draft_manifest
 from daskcache.records import describe_recipe
 from daskcache.recovery import Find, Recovery
+from daskcache.sharing import look_first
 from daskcache.writing import store_block
 
 __all__ = ["persist"]
@@ -57,6 +57,7 @@ def persist(
     namespace: str | None = None,
     store: str | None = None,
     chunks: Any = None,
+    wait: bool = True,
 ) -> Any:
     """Store an object, computing what is missing, and give it back as it is stored.
 
@@ -72,6 +73,10 @@ def persist(
         URL or path, instead of the configured one.
     chunks : optional
         Rechunk first, as by the object's own ``chunk`` or ``rechunk``; in-memory objects stay as they are.
+    wait : bool, optional
+        Whether to wait until all is stored. If not, the object is given back as soon as it is known what is missing:
+        what is computed of it waits for the blocks that it needs. How far that is, its error, and how to stop it are
+        in `daskcache.last_run`.
 
     Returns
     -------
@@ -92,7 +97,11 @@ def persist(
     Notes
     -----
     Costs one put for each missing block, one listing for each group of siblings, and a constant number of requests
-    besides. Blocks that are finished survive whatever happens to the rest.
+    besides. Blocks that are finished survive whatever happens to the rest; one that another run stores meanwhile is
+    not computed again, where all that it takes became one task.
+
+    Without waiting, the work is done in a thread, and the interpreter waits for it at its end; with distributed, on the
+    cluster, which goes on when the client leaves.
 
     How much is stored at most, in about what time and where, is told before anything is computed: to the logger
     ``daskcache`` at level INFO, and on a terminal, or with ``daskcache.progress`` true, on standard error as well.
@@ -103,6 +112,9 @@ def persist(
     >>> kept = persist(da.arange(10, chunks=5) + 1, "numbers", store="memory://doc-persist")
     >>> kept.sum().compute()
     np.int64(55)
+    >>> kept = persist(da.arange(10, chunks=5) + 2, "more", store="memory://doc-persist", wait=False)
+    >>> kept.sum().compute()
+    np.int64(65)
     """
     settings = Settings.from_config(store=store, namespace=namespace)
     if name is not None:
@@ -115,7 +127,7 @@ def persist(
         )
     if chunks is not None:
         obj = rechunk(obj, chunks)
-    return _Persist(obj, name, settings, catalog).run()
+    return _Persist(obj, name, settings, catalog).run(wait)
 
 
 class _Persist:
@@ -131,7 +143,7 @@ class _Persist:
         self.draft = self._draft()
         self.entry = name or self.draft.manifest.version
 
-    def run(self) -> Any:
+    def run(self, wait: bool) -> Any:
         announce_run(self.id, self.settings, self.entry, self.identified.targets)
         listing = Listing(self.settings.pool_root)
         index: Any = self.catalog.token_index() if self.settings.mode == "readwrite" else {}
@@ -143,17 +155,46 @@ class _Persist:
             ]
             for path, blocks in self.identified.targets.items()
         }
-        plan = Plan()
-        receipts: Sequence[Receipt] = ()
-        if any(missing.values()):
-            self._announce(missing, listing)
-            find = self._finder(missing, index)
-            plan = make_plan(self.identified.tokens, self._missing_keys(missing), find=find)
-            manifest, receipts = self._compute(missing, plan, find)
-        else:
-            manifest = self._publish(_places(self.draft, {}), ())
+        if not any(missing.values()):
+            return self._finish(runs.begin(self._figures(Plan(), missing)), 0, self._publish(), ())
+        self._announce(missing, listing)
+        find = self._finder(missing, index)
+        plan = make_plan(self.identified.tokens, self._missing_keys(missing), find=find)
+        engine = Engine(self._job(missing, plan, find), self.id)
+        shows_bar = wait and shows_progress(self.settings.progress)
+
+        def do() -> Any:
+            return self._finish(run, reencoded, *engine.compute(shows_bar=shows_bar, background=not wait))
+
+        # An output that is loaded was stored under other settings and is only encoded anew.
+        reencoded = sum(1 for key in self._missing_keys(missing) if key in plan.loads)
+        work = Work(do, engine)
+        run = runs.begin(self._figures(plan, missing), work)
+        if wait:
+            return work.run()
+        # What is in memory is read when the object is made.
+        for _, _, target, values in self.draft.pending:
+            write_block(target.root, target.group, target.token, target.spec, values)
+        work.start()
+
+        def pending(root: str, variable: StoredVariable) -> PendingBlocks:
+            return PendingBlocks(root, variable, self.id)
+
+        return assemble(self.draft.manifest, self.settings.pool_root, pending)
+
+    def _finish(self, run: runs.Run, reencoded: int, manifest: Manifest, receipts: Sequence[Receipt]) -> Any:
         self.catalog.runs.finish(self.id)
-        self._record(manifest, plan, missing, receipts)
+        shared = sum(receipt.found for receipt in receipts)
+        run.settle(
+            final=True,
+            computed=run.wanted - reencoded - shared,
+            shared=shared,
+            stored=sum(receipt.created for receipt in receipts),
+            stored_bytes=sum(receipt.size_bytes for receipt in receipts if receipt.created),
+            total_bytes=manifest.size_bytes,
+            seconds=time.perf_counter() - self.started,
+            conflicts=sum(receipt.conflict for receipt in receipts),
+        )
         return assemble(manifest, self.settings.pool_root)
 
     def _draft(self) -> Draft:
@@ -187,9 +228,7 @@ class _Persist:
 
         return find
 
-    def _compute(
-        self, missing: Mapping[str, list[int]], plan: Plan, find: Find
-    ) -> tuple[Manifest, Sequence[Receipt]]:
+    def _job(self, missing: Mapping[str, list[int]], plan: Plan, find: Find) -> _Job:
         arrays, targets = self.identified.arrays, self.identified.targets
         tokens = self.identified.tokens
         checks = writer_for(tokens.fingerprinter, self.settings, self.id)
@@ -219,10 +258,7 @@ class _Persist:
         tasks[last] = Task(last, _publish, List(*map(TaskRef, level)), DataNode(None, publication))
         layers = {**graph.layers, prefix: MaterializedLayer(tasks)}
         dependencies = {**graph.dependencies, prefix: set(graph.layers)}
-        with self._progress():
-            job = _Job(HighLevelGraph(layers, dependencies), last)
-            ((manifest, receipts),) = dask.base.compute(job, scheduler=_scheduler())
-        return manifest, receipts
+        return _Job(HighLevelGraph(layers, dependencies), last)
 
     def _publication(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Publication:
         manifest = self.draft.manifest
@@ -231,8 +267,8 @@ class _Persist:
         watch = Watch.of(self.identified.fingerprinter)
         return Publication(draft, self.settings, self.entry, self.id, places, watch)
 
-    def _publish(self, places: np.ndarray[Any, np.dtype[np.int64]], receipts: Sequence[Receipt]) -> Manifest:
-        return self._publication(places).publish(receipts)
+    def _publish(self) -> Manifest:
+        return self._publication(_places(self.draft, {})).publish(())
 
     def _announce(self, missing: Mapping[str, list[int]], listing: Listing) -> None:
         """Say what is about to happen and where; refuse what cannot fit."""
@@ -256,7 +292,7 @@ class _Persist:
             f"at most {format_bytes(estimate)}{took}, as {self.settings.namespace}/{self.entry} in {where}"
         )
         logger.info(message)
-        if self._shows_progress():
+        if shows_progress(self.settings.progress):
             sys.stderr.write(f"{message}\n")
         free = stores.free_bytes(stores.open(self.settings.store)) if self.settings.check_space else None
         if free is not None and estimate > free:
@@ -278,44 +314,19 @@ class _Persist:
         taken = datetime.fromisoformat(done) - datetime.fromisoformat(begun)
         return taken.total_seconds() / computed
 
-    def _shows_progress(self) -> bool:
-        progress = self.settings.progress
-        return sys.stderr.isatty() if progress == "auto" else progress
-
-    def _progress(self) -> contextlib.AbstractContextManager[Any]:
-        if not self._shows_progress():
-            return contextlib.nullcontext()
-        bar: contextlib.AbstractContextManager[Any] = ProgressBar(minimum=1, out=sys.stderr)
-        return bar
-
-    def _record(
-        self,
-        manifest: Manifest,
-        plan: Plan,
-        missing: Mapping[str, list[int]],
-        receipts: Sequence[Receipt],
-    ) -> None:
+    def _figures(self, plan: Plan, missing: Mapping[str, list[int]]) -> runs.Figures:
         blocks = sum(map(len, self.identified.targets.values()))
         wanted = sum(map(len, missing.values()))
-        # An output that is loaded was stored under other settings and is only encoded anew.
-        reloaded = sum(1 for key in self._missing_keys(missing) if key in plan.loads)
-        runs.record(
-            runs.Run(
-                id=self.id,
-                store=stores.describe(self.settings.store),
-                namespace=self.settings.namespace,
-                entry=self.entry,
-                version=manifest.version,
-                blocks=blocks,
-                computed=wanted - reloaded,
-                loaded=len(plan.loads),
-                reused=blocks - wanted,
-                stored=sum(receipt.created for receipt in receipts),
-                stored_bytes=sum(receipt.size_bytes for receipt in receipts if receipt.created),
-                total_bytes=manifest.size_bytes,
-                seconds=time.perf_counter() - self.started,
-                conflicts=sum(receipt.conflict for receipt in receipts),
-            )
+        return runs.Figures(
+            id=self.id,
+            store=stores.describe(self.settings.store),
+            namespace=self.settings.namespace,
+            entry=self.entry,
+            version=self.draft.manifest.version,
+            blocks=blocks,
+            wanted=wanted,
+            loaded=len(plan.loads),
+            reused=blocks - wanted,
         )
 
     def _missing_keys(self, missing: Mapping[str, list[int]]) -> Iterator[Key]:
@@ -339,6 +350,10 @@ def _flatten(parts: Sequence[Any]) -> list[Receipt]:
 def _publish(parts: Sequence[Any], publication: Publication) -> tuple[Manifest, list[Receipt]]:
     receipts = _flatten(parts)
     return publication.publish(receipts), receipts
+
+
+def _optimize(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    return look_first(dask.array.optimization.optimize(dsk, keys, **kwargs), set(flatten([keys])))
 
 
 @dataclass(frozen=True, eq=False)
@@ -366,17 +381,8 @@ class _Job:
     def __dask_postpersist__(self) -> tuple[Any, tuple[()]]:
         raise StoreError("a job of daskcache is computed, not persisted by dask")
 
-    __dask_optimize__ = staticmethod(dask.array.optimization.optimize)
+    __dask_optimize__ = staticmethod(_optimize)
     __dask_scheduler__ = staticmethod(dask.threaded.get)
-
-
-def _scheduler() -> Any:
-    """Name the scheduler where there can be only one, None where dask has to look.
-
-    dask imports all of distributed to look for a client, which takes a second. Nobody has one who has not imported it.
-    """
-    configured = dask.config.get("scheduler", None) or dask.config.get("pool", None)
-    return None if configured or "distributed" in sys.modules else dask.threaded.get
 
 
 def _first(results: Sequence[Any]) -> Any:

@@ -25,10 +25,13 @@ from daskcache.chunks import (
 )
 from daskcache.errors import CorruptChunkError, NotStoredError, StoreError
 
-__all__ = ["DIGEST_BYTES", "Receipt", "StoredBlock", "digest_of", "write_block"]
+__all__ = ["DIGEST_BYTES", "SMALLEST_BYTES", "Receipt", "StoredBlock", "digest_of", "look_up", "write_block"]
 
 DIGEST_BYTES = 16
 """Bytes of an object's digest."""
+
+SMALLEST_BYTES = 4
+"""Bytes of the checksum that each object ends with; one that is smaller was torn, as by a power cut."""
 
 _ATTEMPTS = 3
 
@@ -51,6 +54,8 @@ class Receipt:
     """Whether this call put the object; else it was there."""
     conflict: bool = False
     """Whether the object that was there holds other values: the task is not deterministic."""
+    found: bool = False
+    """Whether it was there when its task was about to run, so that nothing was computed."""
 
 
 class _Digests(Protocol):
@@ -187,6 +192,50 @@ def _compare(
     # Another release of a compressor gives other bytes for the same values.
     same = np.array_equal(theirs, block) if block.dtype.kind in "OT" else theirs.tobytes() == block.tobytes()
     return ("same" if same else "other"), found
+
+
+def look_up(block: StoredBlock) -> Receipt | None:
+    """Tell what lies in the store in a block's place.
+
+    Parameters
+    ----------
+    block : StoredBlock
+        Where it belongs.
+
+    Returns
+    -------
+    Receipt or None
+        None where it is not there, or too small to be whole.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+
+    Notes
+    -----
+    One request, which reads nothing but the size; a shard's index takes another.
+
+    Examples
+    --------
+    >>> spec = ChunkSpec.for_block("i8", (3,))
+    >>> block = StoredBlock("memory://doc-look", "00ff", bytes(20), spec, (3,), np.dtype("i8"))
+    >>> look_up(block) is None
+    True
+    """
+    if 0 in block.shape:
+        return Receipt(block.group, block.id, 0, None, None, created=False, found=True)
+    store = stores.open(block.root)
+    size = stores.size(store, block.key)
+    if size is None or size < SMALLEST_BYTES:
+        return None
+    inner = None
+    if block.spec.inner_shape is not None:
+        data = stores.get(store, block.key)
+        if data is None:
+            return None
+        inner = inner_ranges(data, block.spec)
+    return Receipt(block.group, block.id, size, None, inner, created=False, found=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)

@@ -1,71 +1,480 @@
-"""What runs did: counts, bytes, seconds."""
+"""What runs do: counts, bytes, seconds; how far the one under way is, and how to stop it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import threading
+import time
+import weakref
+from collections import Counter, OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Protocol
 
-__all__ = ["Run", "last_run"]
+from daskcache import cluster
+from daskcache.errors import DaskcacheError
+
+__all__ = ["Figures", "Run", "last_run"]
+
+_KEPT = 64
+_FLUSH_S = 0.2
+_LATE_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """What one persist did."""
+class Figures:
+    """What one run has done so far."""
 
     id: str
     """Names the run's record in the store."""
-    store: str
+    kind: str = "persist"
+    """``persist``, or ``compute`` for a graph that went through the pass."""
+    store: str = ""
     """The store's root, without credentials."""
-    namespace: str
+    namespace: str = ""
     """Where the entry lies."""
-    entry: str
-    """The name that was given, or the version where none was."""
-    version: str
-    """40 hex digits; the published version."""
-    blocks: int
-    """Blocks of the result."""
-    computed: int
-    """Blocks of the result that were computed."""
-    loaded: int
-    """Stored blocks, of other results too, that stood in for a part of the graph."""
-    reused: int
+    entry: str = ""
+    """The name that was given, or the version where none was; empty for a ``compute``."""
+    version: str = ""
+    """40 hex digits; the version that is published. Empty for a ``compute``."""
+    blocks: int = 0
+    """Blocks of the result; of a ``compute``, those that are loaded or wanted in the store."""
+    wanted: int = 0
+    """Blocks that were not in the store when the run began, and belong there."""
+    computed: int = 0
+    """Blocks that were wanted and were computed."""
+    loaded: int = 0
+    """Stored blocks, of other results too, that stand in for a part of the graph."""
+    reused: int = 0
     """Blocks of the result that lay in the store already."""
-    stored: int
+    shared: int = 0
+    """Blocks that another run stored meanwhile, so that they were not computed here."""
+    stored: int = 0
     """Objects that this run created."""
-    stored_bytes: int
+    stored_bytes: int = 0
     """Their size."""
-    total_bytes: int
-    """Size of all the result's objects."""
-    seconds: float
-    """From the call to the published manifest."""
+    total_bytes: int = 0
+    """Size of all the result's objects, once it is published."""
+    seconds: float = 0.0
+    """From the call to the published manifest; of a ``compute``, to the newest event that is known."""
     conflicts: int = 0
     """Blocks whose task gave other bytes than those stored before: it is not deterministic."""
+    unstored: int = 0
+    """Blocks that were computed, but could not or may not be stored."""
+    lost: int = 0
+    """Stored blocks that could not be read, and were computed again."""
 
 
-_last: list[Run] = []
+class Job(Protocol):
+    """The work of a run, as `daskcache.jobs` does it."""
+
+    error: BaseException | None
+
+    @property
+    def is_on_cluster(self) -> bool: ...
+
+    def is_done(self) -> bool: ...
+
+    def wait(self, timeout: float | None) -> Any: ...
+
+    def cancel(self) -> None: ...
+
+
+class Run:
+    """A run of this process: its figures, as they are at the moment that they are asked for.
+
+    Parameters
+    ----------
+    figures : Figures
+        What is known at its start; every field of `Figures` is an attribute of the run.
+    job : Job, optional
+        The work, where there is something to wait for.
+
+    Examples
+    --------
+    >>> Run(Figures("r1", wanted=4, computed=1, stored=1))
+    <Run r1: persist, 1 of 4 blocks computed, 1 stored, 0 loaded, 0 shared>
+    """
+
+    __slots__ = ("_begun", "_figures", "_is_final", "_job", "_lock")
+
+    def __init__(self, figures: Figures, job: Job | None = None) -> None:
+        self._figures = figures
+        self._job = job
+        self._is_final = False
+        self._begun = time.perf_counter()
+        self._lock = threading.Lock()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _FIELDS:
+            return getattr(self._figures, name)
+        raise AttributeError(f"a run has no attribute {name!r}; it has {', '.join(sorted(_FIELDS))}")
+
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *_FIELDS})
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, in whatever way.
+
+        Returns
+        -------
+        bool
+            Of a ``compute`` on a cluster, whether all that it wants stored has been heard of.
+
+        Examples
+        --------
+        >>> Run(Figures("r1")).done
+        True
+        """
+        if self._job is not None:
+            return self._job.is_done()
+        return self.kind != "compute" or _heard_of(self._figures) >= self._figures.wanted
+
+    @property
+    def progress(self) -> float:
+        """How much of what is wanted in the store is there, from 0 to 1.
+
+        Returns
+        -------
+        float
+            1.0 where nothing was missing.
+
+        Examples
+        --------
+        >>> Run(Figures("r1", wanted=4, computed=1, stored=1)).progress
+        0.25
+        """
+        figures = self._figures
+        return min(1.0, _heard_of(figures) / figures.wanted) if figures.wanted else 1.0
+
+    @property
+    def is_on_cluster(self) -> bool:
+        """Whether its tasks run on a cluster, as far as that is known.
+
+        Returns
+        -------
+        bool
+            False for a ``compute``.
+
+        Examples
+        --------
+        >>> Run(Figures("r1")).is_on_cluster
+        False
+        """
+        return self._job is not None and self._job.is_on_cluster
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, in words.
+
+        Returns
+        -------
+        str
+            ``under way``, ``done``, or the error.
+
+        Examples
+        --------
+        >>> Run(Figures("r1")).outcome
+        'done'
+        """
+        if not self.done:
+            return "under way"
+        error = None if self._job is None else self._job.error
+        return "done" if error is None else f"{type(error).__name__}: {error}"
+
+    def wait(self, timeout: float | None = None) -> Run:
+        """Wait until the run has ended.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds.
+
+        Returns
+        -------
+        Run
+            Itself.
+
+        Raises
+        ------
+        TimeoutError
+            It is still under way.
+        concurrent.futures.CancelledError
+            It was cancelled.
+        Exception
+            What it failed with.
+
+        Examples
+        --------
+        >>> Run(Figures("r1")).wait().done
+        True
+        """
+        if self._job is not None:
+            self._job.wait(timeout)
+            return self
+        # Events of a cluster come a moment after the result.
+        end = time.monotonic() + (_LATE_S if timeout is None else min(timeout, _LATE_S))
+        while not self.done and time.monotonic() < end:
+            time.sleep(0.01)
+        return self
+
+    def result(self, timeout: float | None = None) -> Any:
+        """Wait for a persist, and give what it stored.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Seconds.
+
+        Returns
+        -------
+        xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+            Lazy, read from the store.
+
+        Raises
+        ------
+        TimeoutError
+            It is still under way.
+        DaskcacheError
+            It is no persist.
+        Exception
+            As `wait`.
+
+        Examples
+        --------
+        >>> import dask.array as da, daskcache
+        >>> _ = daskcache.persist(da.arange(4, chunks=2), "x", store="memory://doc-result", wait=False)
+        >>> daskcache.last_run().result().compute()
+        array([0, 1, 2, 3])
+        """
+        if self._job is None:
+            raise DaskcacheError("this run has no result of its own; the computation returned it")
+        return self._job.wait(timeout)
+
+    def cancel(self) -> None:
+        """Stop the run. Blocks that are stored stay; those being computed are finished or thrown away.
+
+        Examples
+        --------
+        >>> Run(Figures("r1")).cancel()
+        """
+        if self._job is not None:
+            self._job.cancel()
+
+    def __repr__(self) -> str:
+        of = self._figures
+        return (
+            f"<Run {of.id}: {of.kind}, {of.computed} of {of.wanted} blocks computed, {of.stored} stored, "
+            f"{of.loaded} loaded, {of.shared} shared>"
+        )
+
+    def _add(self, counts: Mapping[str, int]) -> None:
+        with self._lock:
+            if self._is_final:
+                return  # an event that comes late
+            figures = self._figures
+            changes: dict[str, Any] = {
+                name: getattr(figures, name) + count for name, count in counts.items() if name in _COUNTS
+            }
+            changes["seconds"] = time.perf_counter() - self._begun
+            self._figures = replace(figures, **changes)
+
+    def settle(self, *, final: bool = False, **values: Any) -> None:
+        """Set what is known for certain.
+
+        Parameters
+        ----------
+        final : bool, optional
+            Whether nothing is added to it any more.
+        **values
+            Fields of `Figures`.
+
+        Examples
+        --------
+        >>> run = Run(Figures("r1"))
+        >>> run.settle(final=True, stored=3)
+        >>> run.stored
+        3
+        """
+        with self._lock:
+            self._figures = replace(self._figures, **values)
+            self._is_final = self._is_final or final
+
+
+_FIELDS = frozenset(field.name for field in fields(Figures))
+_COUNTS = ("computed", "shared", "stored", "stored_bytes", "conflicts", "unstored", "lost")
+_PLANNED = ("kind", "store", "namespace", "entry", "blocks", "wanted", "loaded")
+
+_runs: OrderedDict[str, Run] = OrderedDict()
+_runs_lock = threading.Lock()
+
+
+def _heard_of(figures: Figures) -> int:
+    return figures.computed + figures.shared
 
 
 def last_run() -> Run | None:
-    """Give what the newest persist of this process did.
+    """Give the newest run of this process: a persist, or a computation that went through the pass.
 
     Returns
     -------
     Run or None
-        None where nothing was persisted yet.
+        With its `Figures` as attributes, and with `Run.done`, `Run.progress`, `Run.wait`, `Run.result` and
+        `Run.cancel`. None where there was none yet.
+
+    Notes
+    -----
+    What a persist counts is exact once it is done. Of a computation on a cluster, the numbers come with events, a
+    fraction of a second after its result (`Run.wait` waits for them), and those of a worker that is killed are lost;
+    with the scheduler ``processes``, only what was planned is known.
 
     Examples
     --------
     >>> last_run() is None or last_run().seconds >= 0
     True
     """
-    return _last[-1] if _last else None
+    with _runs_lock:
+        return next(reversed(_runs.values()), None)
 
 
-def record(run: Run) -> None:
+def find_run(run: str) -> Run | None:
+    """Give a run of this process by its id.
+
+    Parameters
+    ----------
+    run : str
+        The id.
+
+    Returns
+    -------
+    Run or None
+        None where it is of another process, or long ago.
+    """
+    with _runs_lock:
+        return _runs.get(run)
+
+
+def begin(figures: Figures, job: Job | None = None) -> Run:
     """Keep a run for `last_run`.
 
     Parameters
     ----------
-    run : Run
-        A finished run.
+    figures : Figures
+        What is known at its start.
+    job : Job, optional
+        The work.
+
+    Returns
+    -------
+    Run
+        The run.
     """
-    _last[:] = [run]
+    made = Run(figures, job)
+    with _runs_lock:
+        _runs[figures.id] = made
+        _runs.move_to_end(figures.id)
+        while len(_runs) > _KEPT:
+            _runs.popitem(last=False)
+    return made
+
+
+def announce(figures: Figures, *, elsewhere: bool) -> None:
+    """Keep a computation whose graph was planned; where that was on a scheduler, tell the clients.
+
+    Parameters
+    ----------
+    figures : Figures
+        What was planned.
+    elsewhere : bool
+        Whether the graph came from another process.
+    """
+    if not elsewhere:
+        begin(figures)
+        return
+    sender = cluster.scheduler()
+    message = {"run": figures.id, **{name: getattr(figures, name) for name in _PLANNED}}
+    if sender is None:
+        receive(message)  # a cluster in the client's own process
+    else:
+        cluster.send(message, sender)
+
+
+def receive(message: Mapping[str, Any]) -> None:
+    """Take in what a scheduler or a worker tells of a run.
+
+    Parameters
+    ----------
+    message : mapping
+        Of ``run``, with what was planned or with counts.
+    """
+    run = message.get("run")
+    if not isinstance(run, str):
+        return
+    found = find_run(run)
+    if "kind" in message:
+        values = {name: message[name] for name in _PLANNED if name in message}
+        if found is None:
+            begin(Figures(run, **values))
+        else:
+            found.settle(**values)
+        return
+    if found is None:
+        # Events of workers do not wait for those of the scheduler.
+        found = begin(Figures(run, kind="compute"))
+    found._add({name: int(message.get(name, 0)) for name in _COUNTS})
+
+
+class _Sender:
+    """What the tasks of one worker did since it told last, by run."""
+
+    def __init__(self, worker: weakref.ref[Any]) -> None:
+        self._worker = worker
+        self._counts: dict[str, Counter[str]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, run: str, counts: Mapping[str, int]) -> None:
+        with self._lock:
+            is_first = not self._counts
+            self._counts.setdefault(run, Counter()).update(counts)
+        if is_first:
+            # One event for all that a moment brings: a message for each block would be a load of its own.
+            timer = threading.Timer(_FLUSH_S, self._flush)
+            timer.daemon = True
+            timer.start()
+
+    def _flush(self) -> None:
+        with self._lock:
+            counts, self._counts = self._counts, {}
+        worker = self._worker()
+        for run, numbers in counts.items() if worker is not None else ():
+            cluster.send({"run": run, **numbers}, worker)
+
+
+_senders: weakref.WeakKeyDictionary[Any, _Sender] = weakref.WeakKeyDictionary()
+
+
+def note(run: str, **counts: int) -> None:
+    """Count what a task did.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+    **counts
+        Of `Figures`.
+
+    Notes
+    -----
+    On a worker, told to the cluster's clients under the topic ``daskcache``, several blocks at a time.
+    """
+    worker = cluster.worker()
+    if worker is None:
+        found = find_run(run)
+        if found is not None:
+            found._add(counts)
+        return
+    with _runs_lock:
+        sender = _senders.get(worker)
+        if sender is None:
+            sender = _senders[worker] = _Sender(weakref.ref(worker))
+    sender.add(run, counts)

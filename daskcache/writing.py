@@ -12,6 +12,7 @@ from daskcache.errors import NotStoredError, SourceChangedError, StoreError, Unc
 from daskcache.fingerprint import check_code_units
 from daskcache.fingerprint.guard import Watched, find_changed_file
 from daskcache.pool import Receipt, StoredBlock, write_block
+from daskcache.runs import note
 
 __all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "unstored_in"]
 
@@ -34,6 +35,9 @@ class Writer:
     """Files that functions declare to read by themselves, and sources that they are handed as they are, each with what
     it looked like.
     """
+
+    looks: bool = False
+    """Whether a block that is stored by now is loaded and not computed."""
 
     def refusal(self, block: Any, target: StoredBlock) -> str | None:
         """Tell why a block may not be stored under its token.
@@ -102,7 +106,9 @@ def store_block(block: Any, target: StoredBlock, writer: Writer) -> Receipt:
     if refusal:
         changed = find_changed_file(writer.files)
         raise SourceChangedError(changed) if changed else UncacheableError(refusal)
-    return write_block(target.root, target.group, target.token, target.spec, block)
+    receipt = write_block(target.root, target.group, target.token, target.spec, block)
+    _count(writer, receipt)
+    return receipt
 
 
 def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
@@ -126,9 +132,11 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
     refusal = writer.refusal(stored, target)
     if refusal:
         warn_once(refusal, about=unstored_in(writer.run))
+        note(writer.run, computed=1, unstored=1)
         return block
     try:
         receipt = write_block(target.root, target.group, target.token, target.spec, stored)
+        _count(writer, receipt)
         if receipt.conflict:
             warn_once(
                 "a task gave other bytes than those stored under its token before, which are used: "
@@ -139,7 +147,19 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
         warn_once(
             f"a block could not be stored and was computed only: {error}", about=unstored_in(writer.run)
         )
+        note(writer.run, computed=1, unstored=1)
     return block
+
+
+def _count(writer: Writer, receipt: Receipt) -> None:
+    created = receipt.created
+    note(
+        writer.run,
+        computed=1,
+        stored=int(created),
+        stored_bytes=receipt.size_bytes if created else 0,
+        conflicts=int(receipt.conflict),
+    )
 
 
 def _as_declared(block: Any, target: StoredBlock) -> Any:

@@ -185,6 +185,7 @@ def test_a_function_that_is_not_deterministic(store_root, active, monkeypatch):
     # Another run, which began before the first had stored anything.
     monkeypatch.setattr("daskcache.listing.Listing.find_as_known", lambda self, block, known: None)
     monkeypatch.setattr("daskcache.catalog.Catalog.token_index", lambda self: {})
+    monkeypatch.setattr("daskcache.sharing.look_up", lambda block: None)
     if active:
         with (
             daskcache.activate(),

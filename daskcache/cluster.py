@@ -1,0 +1,223 @@
+"""Everything that daskcache asks of distributed, which it never imports first: who has a cluster has imported it."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+__all__ = [
+    "TOPIC",
+    "client",
+    "forward_warning",
+    "is_over",
+    "listen",
+    "scheduler",
+    "send",
+    "tell_over",
+    "waiting",
+    "worker",
+]
+
+TOPIC = "daskcache"
+"""The topic of the events that workers and schedulers send, as in ``client.get_events("daskcache")``."""
+
+_SUBSCRIBED = "_daskcache_is_subscribed"
+
+
+def _distributed() -> Any:
+    # Not where it is still being imported.
+    found = sys.modules.get("distributed")
+    return found if getattr(found, "get_worker", None) is not None else None
+
+
+def worker() -> Any:
+    """Give the worker whose task this thread runs.
+
+    Returns
+    -------
+    distributed.Worker or None
+        None anywhere else.
+
+    Examples
+    --------
+    >>> worker() is None
+    True
+    """
+    distributed = _distributed()
+    if distributed is None:
+        return None
+    try:
+        return distributed.get_worker()
+    except ValueError:
+        return None
+
+
+def client() -> Any:
+    """Give the client that dask would use, without making one.
+
+    Returns
+    -------
+    distributed.Client or None
+        None where there is none.
+
+    Examples
+    --------
+    >>> client() is None or client().status
+    True
+    """
+    distributed = _distributed()
+    if distributed is None:
+        return None
+    try:
+        return distributed.default_client()
+    except ValueError:
+        return None
+
+
+def scheduler() -> Any:
+    """Give the scheduler that runs in this process.
+
+    Returns
+    -------
+    distributed.Scheduler or None
+        None where there is none, or where it runs beside a client.
+
+    Examples
+    --------
+    >>> scheduler() is None
+    True
+    """
+    distributed = _distributed()
+    if distributed is None or client() is not None:
+        return None
+    running = [found for found in distributed.Scheduler._instances if found.status.name == "running"]
+    return running[0] if len(running) == 1 else None
+
+
+def send(message: Mapping[str, Any], sender: Any, topic: str = TOPIC) -> None:
+    """Send an event to whoever has subscribed, and to the dashboard's log.
+
+    Parameters
+    ----------
+    message : mapping
+        Numbers and texts; no secrets.
+    sender : distributed.Worker or distributed.Scheduler
+        What `worker` or `scheduler` gave.
+    topic : str, optional
+        Where it is filed.
+    """
+    # In its event loop, because its connections belong to it.
+    sender.loop.add_callback(sender.log_event, topic, dict(message))
+
+
+def forward_warning(message: str, category: type[Warning]) -> None:
+    """Warn the clients of the cluster that this process belongs to.
+
+    Parameters
+    ----------
+    message : str
+        The text.
+    category : type
+        The warning's class, which the client imports.
+    """
+    sender = worker() or scheduler()
+    # A client in this process has been warned already.
+    if sender is not None and client() is None:
+        send({"message": pickle.dumps(message), "category": pickle.dumps(category)}, sender, "warn")
+
+
+def listen(handler: Callable[[Mapping[str, Any]], None], whose: Any = None) -> None:
+    """Have the events of a client's cluster handed on, once for each client.
+
+    Parameters
+    ----------
+    handler : callable
+        Is called with each message, in the client's event loop.
+    whose : distributed.Client, optional
+        By default the one that dask would use; without one nothing happens.
+    """
+    found = client() if whose is None else whose
+    if found is None or getattr(found, _SUBSCRIBED, False) or found.status != "running":
+        return
+
+    def handle(event: tuple[float, Any]) -> None:
+        if isinstance(event[1], Mapping):
+            handler(event[1])
+
+    setattr(found, _SUBSCRIBED, True)
+    found.subscribe_topic(TOPIC, handle)
+
+
+@contextlib.contextmanager
+def waiting() -> Iterator[Callable[[], bool]]:
+    """Let a worker's other tasks use the place of this one, which only waits.
+
+    Yields
+    ------
+    callable
+        Tells whether nobody wants the task any more; always false outside of a worker.
+
+    Examples
+    --------
+    >>> with waiting() as is_unwanted:
+    ...     is_unwanted()
+    False
+    """
+    sender = worker()
+    if sender is None:
+        yield lambda: False
+        return
+    distributed = _distributed()
+    key = distributed.worker.thread_state.key
+    distributed.secede()
+    try:
+        yield lambda: _is_unwanted(key, sender)
+    finally:
+        distributed.rejoin()
+
+
+def _is_unwanted(key: Any, sender: Any) -> bool:
+    task = sender.state.tasks.get(key)
+    return (
+        sender.status.name != "running"
+        or task is None
+        or task.state in ("cancelled", "forgotten", "released")
+    )
+
+
+def is_over(run: str) -> bool:
+    """Ask a worker's scheduler whether a run that was not waited for has ended.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+
+    Returns
+    -------
+    bool
+        True also where there is nobody to ask.
+
+    Examples
+    --------
+    >>> is_over("r1")
+    True
+    """
+    return worker() is None or bool(_distributed().Event(f"daskcache-{run}").is_set())
+
+
+def tell_over(run: str, whose: Any) -> None:
+    """Tell those who wait on workers that a run has ended.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+    whose : distributed.Client
+        The run's client; where it is closed, its tasks wait no more.
+    """
+    if whose.status == "running":
+        _distributed().Event(f"daskcache-{run}", client=whose).set()

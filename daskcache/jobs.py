@@ -1,0 +1,319 @@
+"""Running a graph for a persist: here or on a cluster, waited for or not, with a bar, and so that it can be stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing.pool
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
+from typing import Any
+
+import dask.base
+import dask.config
+import dask.local
+import dask.multiprocessing
+import dask.threaded
+from dask.callbacks import Callback
+from dask.diagnostics.progress import ProgressBar
+from dask.system import CPU_COUNT
+
+from daskcache import cluster, runs
+from daskcache.errors import DaskcacheError
+
+__all__ = ["Engine", "Work", "shows_progress"]
+
+logger = logging.getLogger("daskcache")
+
+_PATIENCE_S = 1.0
+_TICK_S = 0.2
+
+
+class Engine:
+    """What runs a graph: the scheduler that dask would use at the time this is made.
+
+    Parameters
+    ----------
+    collection : object
+        The dask collection that is to be computed.
+    run : str
+        The run's id.
+    """
+
+    def __init__(self, collection: Any, run: str) -> None:
+        self._collection = collection
+        self._run = run
+        self._stop = threading.Event()
+        self._get = _find_scheduler(collection)
+        owner = getattr(self._get, "__self__", None)
+        distributed = sys.modules.get("distributed")
+        is_cluster = distributed is not None and isinstance(owner, distributed.Client)
+        self.client: Any = owner if is_cluster else None
+        self._future: Any = None
+        self._threads = _count_threads()
+
+    def cancel(self) -> None:
+        """Stop at the next task. What is being computed is finished here, and thrown away on a cluster."""
+        self._stop.set()
+        if self._future is not None:
+            # By force, because it may have been told to go on without this client.
+            self.client.cancel([self._future], force=True)
+
+    def compute(self, *, shows_bar: bool, background: bool) -> Any:
+        """Compute the collection.
+
+        Parameters
+        ----------
+        shows_bar : bool
+            Whether a bar is drawn on standard error, from one second on.
+        background : bool
+            Whether it goes on where nobody waits for it.
+
+        Returns
+        -------
+        object
+            The result.
+
+        Raises
+        ------
+        concurrent.futures.CancelledError
+            It was cancelled.
+        Exception
+            What a task raised.
+        """
+        try:
+            if self.client is not None:
+                return self._compute_on_cluster(shows_bar, background)
+            return self._compute_here(shows_bar, background)
+        except Exception as error:
+            if self._stop.is_set():
+                raise CancelledError(f"run {self._run} was cancelled; what it stored stays") from error
+            raise
+
+    def _compute_here(self, shows_bar: bool, background: bool) -> Any:
+        callbacks: list[Any] = [(None, None, self._check, self._count, None)]
+        options: dict[str, Any] = {}
+        with contextlib.ExitStack() as stack:
+            if shows_bar:
+                stack.enter_context(ProgressBar(minimum=_PATIENCE_S, out=sys.stderr))
+            if not background:
+                callbacks += Callback.active
+            elif self._get is dask.threaded.get:
+                # A pool of its own: who waits for a block holds a thread of the other. And one that goes on while the
+                # interpreter waits for the run at its end, which executors do not.
+                pool = multiprocessing.pool.ThreadPool(self._threads)
+                stack.callback(pool.close)
+                options["pool"] = pool
+            if self._get in _LOCAL:
+                options["callbacks"] = callbacks
+            (result,) = dask.base.compute(self._collection, scheduler=self._get, **options)
+        return result
+
+    def _check(self, key: Any, dsk: Any, state: Any) -> None:
+        if self._stop.is_set():
+            raise CancelledError
+
+    def _count(self, key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
+        # Tasks in other processes count there, where nobody looks.
+        name = key[0] if type(key) is tuple else key
+        if self._get is dask.multiprocessing.get and isinstance(name, str) and self._run in name:
+            runs.note(self._run, computed=1)
+
+    def _compute_on_cluster(self, shows_bar: bool, background: bool) -> Any:
+        distributed = sys.modules["distributed"]
+        cluster.listen(runs.receive, self.client)
+        try:
+            future = self._future = self.client.compute(self._collection)
+            if background:
+                distributed.fire_and_forget(future)
+            ended = threading.Event()
+            future.add_done_callback(lambda _: ended.set())
+            with _bar(self._run, shows_bar) as draw:
+                while not ended.wait(_TICK_S):
+                    draw()
+            return future.result()
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
+        except (ImportError, RuntimeError) as error:
+            if _lacks_package(error):
+                raise DaskcacheError(
+                    f"the scheduler at {self.client.scheduler.address} or one of its workers has no daskcache: "
+                    f"nothing was stored; install daskcache there, as it is here, and start them again ({error})"
+                ) from error
+            raise
+        finally:
+            self._future = None
+            if background:
+                cluster.tell_over(self._run, self.client)
+
+
+class Work:
+    """What a run does, and how it ended.
+
+    Parameters
+    ----------
+    do : callable
+        All of it; its result is that of the run.
+    engine : Engine
+        What is stopped by `cancel`.
+    """
+
+    def __init__(self, do: Callable[[], Any], engine: Engine) -> None:
+        self._do = do
+        self._engine = engine
+        self._ended = threading.Event()
+        self._outcome: list[Any] = []
+        self.error: BaseException | None = None
+
+    @property
+    def is_on_cluster(self) -> bool:
+        """Whether its tasks run on a cluster."""
+        return self._engine.client is not None
+
+    def run(self) -> Any:
+        """Do it in this thread.
+
+        Returns
+        -------
+        object
+            The result.
+
+        Raises
+        ------
+        Exception
+            What it failed with, which is kept for `wait`.
+        """
+        try:
+            self._outcome.append(self._do())
+        except BaseException as error:
+            self.error = error
+            raise
+        finally:
+            self._ended.set()
+        return self._outcome[0]
+
+    def start(self) -> None:
+        """Do it in a thread of its own. The interpreter waits for it at its end, unless a cluster goes on without."""
+        threading.Thread(target=self._run_aside, name="daskcache-persist", daemon=self.is_on_cluster).start()
+
+    def _run_aside(self) -> None:
+        try:
+            self.run()
+        except CancelledError:
+            logger.info("a persist that was not waited for was cancelled")
+        except Exception:
+            logger.exception("a persist that was not waited for failed")
+
+    def is_done(self) -> bool:
+        """Tell whether it has ended.
+
+        Returns
+        -------
+        bool
+            In whatever way.
+        """
+        return self._ended.is_set()
+
+    def wait(self, timeout: float | None) -> Any:
+        """Wait for the end.
+
+        Parameters
+        ----------
+        timeout : float or None
+            Seconds.
+
+        Returns
+        -------
+        object
+            The result.
+
+        Raises
+        ------
+        TimeoutError
+            It is still under way.
+        Exception
+            What it failed with.
+        """
+        if not self._ended.wait(timeout):
+            raise TimeoutError(f"the run is still under way after {timeout} s")
+        if self.error is not None:
+            raise self.error
+        return self._outcome[0]
+
+    def cancel(self) -> None:
+        """Stop it, unless it has ended."""
+        if not self._ended.is_set():
+            self._engine.cancel()
+
+
+_LOCAL = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)
+
+
+def _find_scheduler(collection: Any) -> Any:
+    # dask imports all of distributed to look for a client, which takes a second. Nobody has one who has not imported it.
+    configured = dask.config.get("scheduler", None) or dask.config.get("pool", None)
+    if not configured and "distributed" not in sys.modules:
+        return dask.threaded.get
+    return dask.base.get_scheduler(collections=[collection]) or dask.threaded.get
+
+
+def _count_threads() -> int:
+    pool = dask.config.get("pool", None)
+    of_pool = getattr(pool, "_max_workers", None) or getattr(pool, "_processes", None)
+    return dask.config.get("num_workers", None) or of_pool or CPU_COUNT
+
+
+def _lacks_package(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] == "daskcache":
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def shows_progress(setting: bool | str) -> bool:
+    """Tell whether to draw a progress bar.
+
+    Parameters
+    ----------
+    setting : bool or "auto"
+        ``daskcache.progress``.
+
+    Returns
+    -------
+    bool
+        For ``auto``, whether standard error is a terminal or a notebook.
+
+    Examples
+    --------
+    >>> shows_progress(True)
+    True
+    """
+    if isinstance(setting, bool):
+        return setting
+    if sys.stderr is not None and sys.stderr.isatty():
+        return True
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return getattr(shell, "kernel", None) is not None
+
+
+@contextlib.contextmanager
+def _bar(run: str, shows_bar: bool) -> Iterator[Callable[[], None]]:
+    """Give what draws how far a run on a cluster is, as dask draws its own bar."""
+    bar = ProgressBar(out=sys.stderr)
+    begun = time.perf_counter()
+
+    def draw() -> None:
+        elapsed, found = time.perf_counter() - begun, runs.find_run(run)
+        if shows_bar and elapsed > _PATIENCE_S and found is not None:
+            bar._draw_bar(found.progress, elapsed)
+
+    yield draw
+    elapsed = time.perf_counter() - begun
+    if shows_bar and elapsed > _PATIENCE_S:
+        bar._draw_bar(1.0, elapsed)
+        sys.stderr.write("\n")

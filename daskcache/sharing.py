@@ -1,0 +1,275 @@
+"""Two runs at once: a task looks whether its block was stored meanwhile, before it does the costly part."""
+
+from __future__ import annotations
+
+import random
+import statistics
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import count
+from typing import Any, Literal
+
+from zarr.storage import LocalStore, MemoryStore
+
+from daskcache import stores
+from daskcache.dask_internals import (
+    GETTERS,
+    Alias,
+    DataNode,
+    GraphNode,
+    Key,
+    Task,
+    TaskRef,
+    execute_graph,
+    execute_subgraph,
+)
+from daskcache.errors import NotStoredError, StoreError
+from daskcache.pool import StoredBlock, look_up
+from daskcache.runs import note
+from daskcache.writing import Writer, keep_block, store_block
+
+__all__ = ["look_first", "run_looking"]
+
+COSTLIER = 10
+"""How many looks a block must cost to be looked for."""
+
+Check = tuple[StoredBlock, Writer, Literal["receipt", "block", "input"]]
+"""Where a task's block belongs, the run's checks, and what the task gives: a receipt, the block, or the block to one that
+stores it."""
+
+
+def look_first(dsk: Any, keys: Set[Key]) -> Any:
+    """Make each task that stores a block look for it first.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph or Mapping
+        What dask's optimizer has made of a graph, with linear chains fused.
+    keys : set of Hashable
+        The keys that are wanted.
+
+    Returns
+    -------
+    HighLevelGraph or Mapping
+        The same but for tasks that end in a store task or lead through one: of these, all that was fused in front of
+        the store task is run only where the block is not there. `dsk` itself where there is no such task.
+
+    Notes
+    -----
+    That covers what becomes one task: chains in which each task has one input. Where several blocks come together, as
+    in a mean or after a rechunk, what lies before that has run already.
+
+    Chains that need no other task are put into an order of the run's own, so that two runs that begin at once share
+    the work; dask breaks ties by the keys' names.
+    """
+    if not isinstance(dsk, dict):
+        return dsk  # the user has switched dask's fusing off
+    found = {key: node for key, node in dsk.items() if isinstance(node, Task) and _has_check(node)}
+    if not found:
+        return dsk
+    dependents = Counter(dep for node in dsk.values() for dep in node.dependencies)
+    result = dict(dsk)
+    renamed: dict[Key, Key] = {}
+    for key, node in found.items():
+        if key not in result:
+            continue  # a part of another by now
+        inner = _flatten(node, count())
+        external = _inputs(inner)
+        # dask leaves a producer alone where its store task has several dependents and came first.
+        while len(external) == 1:
+            (dep,) = external
+            if dep not in result or dependents[dep] != 1 or dep in keys or result[dep].block_fusion:
+                break
+            inner.update(_flatten(result.pop(dep), count(len(inner))))
+            external = _inputs(inner)
+        checks = _checks(inner)
+        if not checks:
+            continue
+        name = key
+        if not external and type(key) is tuple and key not in keys:
+            run = next(iter(checks.values()))[1].run
+            name = renamed[key] = (key[0], random.Random(f"{run} {key!r}").randrange(2**32), *key[1:])
+        del result[key]
+        result[name] = _task(name, inner, key, checks, external)
+        if node.func is store_block:
+            _let_producer_look(result, external, checks[key])
+    if not renamed:
+        return result
+    return {
+        key: node.substitute(renamed) if not renamed.keys().isdisjoint(node.dependencies) else node
+        for key, node in result.items()
+    }
+
+
+def _task(
+    name: Key, inner: Mapping[Key, GraphNode], last: Key, checks: Mapping[Key, Check], inputs: Set[Key]
+) -> Task:
+    ordered = sorted(inputs, key=str)
+    return Task(name, run_looking, inner, last, checks, tuple(ordered), *map(TaskRef, ordered))
+
+
+def _let_producer_look(result: dict[Key, GraphNode], external: Set[Key], check: Check) -> None:
+    """Make a task look whose block is stored by one task and used by others, so that it could not become one with it."""
+    if len(external) != 1:
+        return
+    (key,) = external
+    while isinstance(node := result.get(key), Alias):
+        key = node.target
+    if not isinstance(node, Task) or node.func in (run_looking, *GETTERS):
+        return
+    inner = _flatten(node, count())
+    result[key] = _task(key, inner, key, {key: (*check[:2], "input")}, _inputs(inner))
+
+
+def run_looking(
+    inner: Mapping[Key, GraphNode],
+    last: Key,
+    checks: Mapping[Key, Check],
+    inputs: Sequence[Key],
+    *values: Any,
+) -> Any:
+    """Run the tasks that became one, but not those before a block that is stored by now.
+
+    Parameters
+    ----------
+    inner : mapping of Hashable to GraphNode
+        The tasks.
+    last : Hashable
+        Whose result is wanted.
+    checks : mapping of Hashable to Check
+        Tasks that store, and what they store.
+    inputs : sequence of Hashable
+        Keys of other tasks that these need.
+    *values
+        Their results.
+
+    Returns
+    -------
+    object
+        The result of `last`.
+    """
+    graph: dict[Key, GraphNode] = {}
+    given = dict(zip(inputs, values, strict=True))
+    missing: list[Check] = []
+    stack = [last]
+    while stack:
+        key = stack.pop()
+        if key in graph:
+            continue
+        if key in given:
+            graph[key] = DataNode(key, given[key])
+            continue
+        check = checks.get(key)
+        if check is not None:
+            found = _find(check)
+            if found is not None:
+                graph[key] = DataNode(key, found)
+                continue
+            missing.append(check)
+        node = graph[key] = inner[key]
+        stack.extend(node.dependencies)
+    start = time.perf_counter()
+    result = execute_graph(graph, keys=[last])[last]
+    for target, _, _ in missing:
+        _costs.add(target.root, target.group, time.perf_counter() - start)
+    return result
+
+
+def _find(check: Check) -> Any:
+    """Give a block, or its receipt, where it is stored by now and is worth a look."""
+    target, writer, gives = check
+    store = stores.open(target.root)
+    is_near = isinstance(store, LocalStore | MemoryStore)
+    if not is_near and not _costs.pays(target.root, target.group):
+        return None
+    start = time.perf_counter()
+    try:
+        receipt = look_up(target)
+        if not is_near:
+            _costs.add(target.root, None, time.perf_counter() - start)
+        if receipt is None:
+            return None
+        found = target[(slice(None),) * target.ndim] if gives != "receipt" else receipt
+    except (NotStoredError, StoreError):
+        return None  # it is computed, and what is wrong with the store is told when it is written
+    if gives != "input":
+        note(writer.run, shared=1)
+    return found
+
+
+class _Costs:
+    """What tasks and looks took lately in this process."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[tuple[str, str | None], deque[float]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, root: str, group: str | None, seconds: float) -> None:
+        with self._lock:
+            if len(self._seconds) > 10_000:
+                self._seconds.clear()
+            self._seconds.setdefault((root, group), deque(maxlen=15)).append(seconds)
+
+    def pays(self, root: str, group: str) -> bool:
+        """Whether siblings of a block cost far more than a look; where that is unknown, it is tried."""
+        with self._lock:
+            looks, tasks = self._seconds.get((root, None)), self._seconds.get((root, group))
+            if not looks or not tasks:
+                return True
+            return statistics.median(tasks) >= COSTLIER * statistics.median(looks)
+
+
+_costs = _Costs()
+
+
+def _has_check(node: Task) -> bool:
+    if node.func is execute_subgraph:
+        return any(isinstance(part, Task) and _has_check(part) for part in node.args[0].values())
+    return node.func is store_block or node.func is keep_block
+
+
+def _checks(inner: Mapping[Key, GraphNode]) -> dict[Key, Check]:
+    """Find the tasks that store, of runs that may read what others have stored."""
+    found: dict[Key, Check] = {}
+    for key, node in inner.items():
+        if isinstance(node, Task) and node.func in (store_block, keep_block):
+            target, writer = (_value(arg, inner) for arg in node.args[1:3])
+            if isinstance(target, StoredBlock) and isinstance(writer, Writer) and writer.looks:
+                found[key] = (target, writer, "block" if node.func is keep_block else "receipt")
+    return found
+
+
+def _value(arg: Any, graph: Mapping[Key, GraphNode]) -> Any:
+    if isinstance(arg, TaskRef):
+        arg = graph.get(arg.key)
+    return arg.value if isinstance(arg, DataNode) else arg
+
+
+def _inputs(inner: Mapping[Key, GraphNode]) -> set[Key]:
+    return {dep for part in inner.values() for dep in part.dependencies} - inner.keys()
+
+
+def _flatten(node: GraphNode, numbers: Iterator[int]) -> dict[Key, GraphNode]:
+    """Give the tasks that a task was fused of, also those of fused tasks among them, all but the last as numbers."""
+    if not isinstance(node, Task) or node.func is not execute_subgraph:
+        return {node.key: node}
+    graph, outkey, inkeys, *args = node.args
+    names: dict[Key, Key] = {key: next(numbers) for key in graph}
+    flat: dict[Key, GraphNode] = {}
+    for inkey, arg in zip(inkeys, args, strict=True):
+        if isinstance(arg, TaskRef):
+            names[inkey] = arg.key
+        else:
+            names[inkey] = number = next(numbers)
+            flat[number] = (
+                arg.substitute({}, key=number) if isinstance(arg, Task) else DataNode(number, _value(arg, {}))
+            )
+    names[outkey] = node.key
+    for key, part in graph.items():
+        if isinstance(part, Alias):
+            flat[names[key]] = Alias(names[key], names.get(part.target, part.target))
+        else:
+            flat.update(_flatten(part.substitute(names, key=names[key]), numbers))
+    return flat
