@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,14 +15,18 @@ from daskcache.catalog import Catalog, RunRecord, Wanted
 from daskcache.chunks import ChunkSpec, encode, group_of, inner_ranges
 from daskcache.config import Codecs, Settings
 from daskcache.datasets import Outline, PackedBlocks, in_memory_blocks
-from daskcache.errors import SourceChangedError, StoreError
+from daskcache.errors import EntryNotFoundError, SourceChangedError, StoreError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
+from daskcache.forgetting import wait_for_sweep
+from daskcache.forgetting.roots import chunk_ids
 from daskcache.listing import Listing
 from daskcache.manifest import INLINE_LIMIT, Manifest
 from daskcache.pool import Receipt, StoredBlock, write_block
 
-__all__ = ["PLAIN", "Draft", "Publication", "announce_run", "draft_manifest"]
+__all__ = ["PLAIN", "BlocksGoneError", "Draft", "Publication", "announce_run", "draft_manifest"]
+
+logger = logging.getLogger("daskcache")
 
 PLAIN = Codecs(name="none")
 """The codecs of what lies in a manifest itself."""
@@ -29,6 +34,10 @@ PLAIN = Codecs(name="none")
 CHECKSUM_BYTES = 4
 
 Blocks = Mapping[str, Sequence[StoredBlock]]
+
+
+class BlocksGoneError(StoreError):
+    """Blocks that were found or stored are there no more: running again computes them again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,12 +160,14 @@ class Publication:
         given = {tuple(place): receipt for place, receipt in zip(self.places.tolist(), receipts, strict=True)}
         for number, block, target, values in self.draft.pending:
             given[number, block] = write_block(target.root, target.group, target.token, target.spec, values)
+        wait_for_sweep(self.settings.pool_root)
         manifest = self._completed(given)
         Catalog.of(self.settings).publish(self.entry, manifest, run=self.run)
         return manifest
 
     def _completed(self, given: Mapping[tuple[int, ...], Receipt]) -> Manifest:
         listing = Listing(self.settings.pool_root)
+        known = self._known_digests()
         variables = []
         for number, variable in enumerate(self.draft.manifest.variables):
             sizes = np.zeros(len(variable.tokens), "<u8")
@@ -164,10 +175,11 @@ class Publication:
             inner: list[tuple[int, int]] = []
             if variable.inline is None:
                 for block, stored in enumerate(PackedBlocks(self.settings.pool_root, variable)):
-                    receipt = given.get((number, block)) or self._look(listing, stored)
+                    receipt = self._look(listing, stored, given.get((number, block)))
                     sizes[block] = receipt.size_bytes
-                    if receipt.digest is not None:
-                        digests[block] = np.frombuffer(receipt.digest, "u1")
+                    digest = receipt.digest or known.get((stored.group, stored.id, receipt.size_bytes))
+                    if digest is not None:
+                        digests[block] = np.frombuffer(digest, "u1")
                     inner.extend(receipt.inner or ())
             variables.append(
                 dataclasses.replace(
@@ -179,13 +191,33 @@ class Publication:
             )
         return dataclasses.replace(self.draft.manifest, variables=tuple(variables))
 
-    def _look(self, listing: Listing, block: StoredBlock) -> Receipt:
+    def _known_digests(self) -> Mapping[tuple[str, str, int], bytes]:
+        """Give the digests that the entry's newest version has, by the group, name and size of the object."""
+        catalog = Catalog.of(self.settings)
+        try:
+            latest = catalog.latest(self.entry)
+            newest = None if latest is None else catalog.open(self.entry, latest.version)
+        except (StoreError, EntryNotFoundError) as error:
+            logger.info("digests of the version before are not known: %s", error)
+            return {}
+        found: dict[tuple[str, str, int], bytes] = {}
+        for variable in newest.variables if newest is not None and newest.pool == self.settings.pool else ():
+            if variable.digests is not None:
+                for number, (group, name) in enumerate(chunk_ids(variable)):
+                    digest = variable.digests[number].tobytes()
+                    if any(digest):
+                        found[group, name, int(variable.sizes[number])] = digest
+        return found
+
+    def _look(self, listing: Listing, block: StoredBlock, receipt: Receipt | None) -> Receipt:
         found = listing.find(block)
         if found is None:
-            raise StoreError(
+            raise BlocksGoneError(
                 f"{block.key} has gone from store {stores.describe(self.settings.store)} since it was looked up; "
                 "run again, which computes it again"
             )
+        if receipt is not None:
+            return receipt
         inner = None
         if block.spec.inner_shape is not None:
             data = stores.get(stores.open(block.root), block.key)
