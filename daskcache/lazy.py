@@ -12,8 +12,9 @@ from daskcache.activation import active_settings
 from daskcache.catalog import Catalog, check_name
 from daskcache.checkpoints import Checkpoint, mark
 from daskcache.config import Settings
+from daskcache.dask_internals import has_query_planning
 from daskcache.datasets import assemble, outline
-from daskcache.errors import warn_once
+from daskcache.errors import InvalidInputError, warn_once
 from daskcache.parts import Collection, join, path_of, rebuild, split
 
 __all__ = ["checkpoint", "open_entry"]
@@ -70,6 +71,11 @@ def checkpoint(
     ...     daskcache.open("doubled").compute()
     array([0, 2, 4, 6])
     """
+    if has_query_planning():
+        raise InvalidInputError(
+            "a checkpoint is stored by the pass, which dask does not call with array.query-planning; use persist, or set "
+            "array.query-planning to false before dask.array is imported"
+        )
     settings = Settings.from_config(store=store, namespace=namespace)
     Catalog.of(settings)
     if name is not None:
