@@ -25,6 +25,7 @@ from daskcache.lazy import checkpoint
 from daskcache.lazy import open_entry as open  # noqa: A004
 from daskcache.persist import persist
 from daskcache.runs import last_run
+from daskcache.secrets import secret
 from daskcache.status import status
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "last_run",
     "open",
     "persist",
+    "secret",
     "source",
     "status",
     "token",

@@ -16,7 +16,7 @@ from zarr.storage import LocalStore, MemoryStore, ZipStore
 
 from daskcache.errors import UncacheableError
 
-__all__ = ["Found", "LocalPlace", "MemoryPlace", "Place", "Stamp", "clean_url", "hash_bytes"]
+__all__ = ["Found", "LocalPlace", "MemoryPlace", "Place", "Stamp", "clean_url", "hash_bytes", "is_plainly"]
 
 Stamp = tuple[Any, ...]
 """Size in bytes, and the ETag or the triple of mtime_ns, inode and ctime_ns."""
@@ -201,14 +201,30 @@ class ZipPlace(LocalPlace):
 
 def local_place_of(store: Store) -> Place | None:
     """Give the place of a Zarr store that lies on this machine, None for others."""
-    # Subclasses may move keys about, so only the classes themselves are known.
-    if type(store) is LocalStore:
+    if is_plainly(store, LocalStore):
         return LocalPlace(str(store.root))
     if isinstance(store, MemoryStore):
         return MemoryPlace.of_store(store)
     if type(store) is ZipStore:
         return ZipPlace(str(store.path))
     return None
+
+
+def is_plainly[S: Store](store: Store, cls: type[S]) -> TypeGuard[S]:
+    """Tell whether a store has its objects where one of Zarr's classes has them.
+
+    Returns
+    -------
+    bool
+        True for the class itself and what `daskcache.stores.open` makes of it; other subclasses may move keys
+        about.
+
+    Examples
+    --------
+    >>> is_plainly(LocalStore("/data"), LocalStore)
+    True
+    """
+    return type(store) is cls or (isinstance(store, cls) and hasattr(type(store), "daskcache_root"))
 
 
 def clean_url(url: str) -> str:

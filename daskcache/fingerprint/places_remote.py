@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 from fsspec.implementations.reference import ReferenceFileSystem
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore
+from zarr.storage import FsspecStore, ObjectStore
 
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.places import (
@@ -26,6 +26,7 @@ from daskcache.fingerprint.places import (
     Stamp,
     clean_url,
     hash_bytes,
+    is_plainly,
     local_place_of,
 )
 
@@ -344,10 +345,10 @@ def place_of_store(store: Store) -> Place:
     local = local_place_of(store)
     if local is not None:
         return local
-    if type(store) is FsspecStore:
+    if is_plainly(store, FsspecStore):
         return place_of_filesystem(store.fs, store.path)
     kind = f"{type(store).__module__}.{type(store).__qualname__}"
-    if kind == "zarr.storage._obstore.ObjectStore":
+    if is_plainly(store, ObjectStore):
         inner: Any = store.store  # type: ignore[attr-defined]
         if type(inner).__name__ == "LocalStore" and inner.prefix is not None:
             return LocalPlace(str(inner.prefix))

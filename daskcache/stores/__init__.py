@@ -1,5 +1,8 @@
 """Stores: Zarr's own, opened by URL, and what the rest of the package does with their objects."""
 
+from daskcache.stores.levels import Level, Levels
+from daskcache.stores.limit import Limit
+from daskcache.stores.naming import describe
 from daskcache.stores.objects import (
     create,
     delete,
@@ -13,10 +16,12 @@ from daskcache.stores.objects import (
     rename_aside,
     size,
 )
-from daskcache.stores.urls import describe
 from daskcache.stores.urls import open_store as open  # noqa: A004 (stores.open reads as what it is)
 
 __all__ = [
+    "Level",
+    "Levels",
+    "Limit",
     "create",
     "delete",
     "describe",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from daskcache.errors import DaskcacheError, ReadOnlyError, StoreError, StoreFullError
+from daskcache.secrets import conceal
 
 __all__ = ["redact", "translating"]
 
@@ -36,7 +38,7 @@ def redact(text: str) -> str:
     >>> redact("GET https://me:secret@host/key?signature=abc failed")
     'GET https://host/key failed'
     """
-    return _QUERY.sub("", _USER.sub("", text))
+    return conceal(_QUERY.sub("", _USER.sub("", text)))
 
 
 @contextmanager
@@ -79,8 +81,11 @@ def translating(root: str, action: str, *, writes: bool = False) -> Iterator[Non
     except DaskcacheError:
         raise
     # Each client library has an exception tree of its own, and law 7 needs all of them.
-    except Exception as error:
-        raise _translate(error, root, action, writes) from error
+    except Exception as error:  # noqa: BLE001  (raised again, in our words)
+        translated = _translate(error, root, action, writes)
+        # What it was raised from is shown with it.
+        text = "".join(traceback.format_exception(error))
+        raise translated from (error if conceal(text) == text else None)
 
 
 def _translate(error: Exception, root: str, action: str, writes: bool) -> StoreError:
@@ -91,7 +96,8 @@ def _translate(error: Exception, root: str, action: str, writes: bool) -> StoreE
             f"store {root} is full: cannot {action} ({reason}); "
             "free space there, or name another root in `daskcache.store`"
         )
-    if writes and (isinstance(error, PermissionError) or code in _DENIED):
+    denied = isinstance(error, PermissionError) or type(error).__name__ == "PermissionDeniedError"
+    if writes and (denied or code in _DENIED):
         return ReadOnlyError(
             f"store {root} takes no writes: cannot {action} ({reason}); "
             "change its permissions, set `daskcache.mode: read`, or name another root in `daskcache.store`"

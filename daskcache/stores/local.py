@@ -13,6 +13,7 @@ from itertools import count
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
 __all__ = [
+    "NO_LINKS",
     "PARTIAL",
     "create",
     "delete",
@@ -30,7 +31,8 @@ __all__ = [
 PARTIAL = ".partial"
 """How names of files end that are being written."""
 
-_NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
+NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK})
+"""What a file system answers that has no hard links."""
 
 
 def get(path: str, byte_range: ByteRequest | None = None) -> bytes | None:
@@ -132,7 +134,7 @@ def create(path: str, data: Buffer) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        if error.errno not in _NO_LINKS:
+        if error.errno not in NO_LINKS:
             raise
         # A file system without hard links: still whole or not at all, but of two writers the last may win.
         if os.path.lexists(path):
@@ -170,11 +172,10 @@ def put(path: str, data: Buffer) -> None:
 
 
 def _write_partial(path: str, data: Buffer) -> str:
-    partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
-    descriptor = _open_new(partial)
+    partial, descriptor = open_partial(path)
     try:
         try:
-            _write(descriptor, data)
+            write_all(descriptor, data)
         finally:
             # Network file systems report a full disk only here.
             os.close(descriptor)
@@ -182,6 +183,23 @@ def _write_partial(path: str, data: Buffer) -> str:
         _remove(partial)
         raise
     return partial
+
+
+def open_partial(path: str) -> tuple[str, int]:
+    """Open a new file beside one that is to be written.
+
+    Parameters
+    ----------
+    path : str
+        The file that it shall become. Its directory is made where missing.
+
+    Returns
+    -------
+    tuple of str and int
+        The new file's path and descriptor.
+    """
+    partial = f"{path}.{uuid.uuid4().hex}{PARTIAL}"
+    return partial, _open_new(partial)
 
 
 def _open_new(path: str) -> int:
@@ -193,7 +211,16 @@ def _open_new(path: str) -> int:
         return os.open(path, flags, 0o666)
 
 
-def _write(descriptor: int, data: Buffer) -> None:
+def write_all(descriptor: int, data: Buffer) -> None:
+    """Write all of some bytes.
+
+    Parameters
+    ----------
+    descriptor : int
+        An open file.
+    data : buffer
+        The bytes.
+    """
     with memoryview(data) as view, view.cast("B") as rest:
         written = 0
         while written < len(rest):

@@ -1,7 +1,6 @@
 """Whole objects of a store by key: put, create, get, list, move aside.
 
-All are synchronous, and safe in threads, after a fork and inside a running event loop. Local files are dealt
-with directly, other stores in `daskcache.stores.remote`.
+All are synchronous, and safe in threads, after a fork and inside a running event loop.
 """
 
 from __future__ import annotations
@@ -13,10 +12,12 @@ from itertools import count
 from zarr.abc.store import ByteRequest, Store
 from zarr.storage import LocalStore
 
-from daskcache.errors import InvalidInputError, ReadOnlyError
-from daskcache.stores import local, remote
+from daskcache.errors import InvalidInputError
+from daskcache.stores import drive, local
+from daskcache.stores.drive import check_writable
+from daskcache.stores.driven import Driven
 from daskcache.stores.faults import translating
-from daskcache.stores.urls import describe
+from daskcache.stores.naming import describe
 
 __all__ = [
     "create",
@@ -73,11 +74,7 @@ def create(store: Store, key: str, data: Buffer) -> bool:
     >>> create(store, "a", b"first"), create(store, "a", b"second"), get(store, "a")
     (True, False, b'first')
     """
-    with translating(describe(store), f"write {_checked(key)}", writes=True):
-        _check_writable(store)
-        if isinstance(store, LocalStore):
-            return local.create(_path(store, key), data)
-        return remote.create(store, key, data)
+    return drive.create(store, _checked(key), data)
 
 
 def put(store: Store, key: str, data: Buffer) -> None:
@@ -102,12 +99,7 @@ def put(store: Store, key: str, data: Buffer) -> None:
     >>> from daskcache import stores
     >>> put(stores.open("memory://doc-put"), "runs/1.json", b"{}")
     """
-    with translating(describe(store), f"write {_checked(key)}", writes=True):
-        _check_writable(store)
-        if isinstance(store, LocalStore):
-            local.put(_path(store, key), data)
-        else:
-            remote.put(store, key, data)
+    drive.put(store, _checked(key), data)
 
 
 def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> bytes | None:
@@ -142,10 +134,7 @@ def get(store: Store, key: str, byte_range: ByteRequest | None = None) -> bytes 
     >>> get(stores.open("memory://doc-get"), "a") is None
     True
     """
-    with translating(describe(store), f"read {_checked(key)}"):
-        if isinstance(store, LocalStore):
-            return local.get(_path(store, key), byte_range)
-        return remote.get(store, key, byte_range)
+    return drive.get(store, _checked(key), byte_range)
 
 
 def exists(store: Store, key: str) -> bool:
@@ -178,10 +167,7 @@ def exists(store: Store, key: str) -> bool:
     >>> exists(stores.open("memory://doc-exists"), "a")
     False
     """
-    with translating(describe(store), f"look for {_checked(key)}"):
-        if isinstance(store, LocalStore):
-            return local.exists(_path(store, key))
-        return remote.exists(store, key)
+    return drive.exists(store, _checked(key))
 
 
 def list_sizes(store: Store, prefix: str) -> dict[str, int]:
@@ -253,10 +239,7 @@ def list_objects(store: Store, prefix: str) -> dict[str, tuple[int, float | None
     >>> list_objects(store, "chunks/00ff")
     {'ab': (3, None)}
     """
-    with translating(describe(store), f"list {_checked(prefix)}"):
-        if isinstance(store, LocalStore):
-            return local.list_objects(_path(store, prefix))
-        return remote.list_objects(store, prefix)
+    return drive.list_objects(store, _checked(prefix))
 
 
 def list_dirs(store: Store, prefix: str) -> list[str]:
@@ -287,10 +270,7 @@ def list_dirs(store: Store, prefix: str) -> list[str]:
     >>> list_dirs(store, "namespaces")
     ['default']
     """
-    with translating(describe(store), f"list {_checked(prefix)}"):
-        if isinstance(store, LocalStore):
-            return local.list_dirs(_path(store, prefix))
-        return remote.list_dirs(store, prefix)
+    return drive.list_dirs(store, _checked(prefix))
 
 
 def delete(store: Store, key: str) -> None:
@@ -313,12 +293,7 @@ def delete(store: Store, key: str) -> None:
     >>> from daskcache import stores
     >>> delete(stores.open("memory://doc-delete"), "a")
     """
-    with translating(describe(store), f"delete {_checked(key)}", writes=True):
-        _check_writable(store)
-        if isinstance(store, LocalStore):
-            local.delete(_path(store, key))
-        else:
-            remote.delete(store, key)
+    drive.delete(store, _checked(key))
 
 
 def rename_aside(store: Store, key: str) -> str | None:
@@ -355,10 +330,13 @@ def rename_aside(store: Store, key: str) -> str | None:
     """
     target = f"{QUARANTINE}/{_checked(key)}"
     with translating(describe(store), f"move {key} aside", writes=True):
-        _check_writable(store)
+        check_writable(store)
         if isinstance(store, LocalStore):
-            moved = local.move(_path(store, key), _path(store, target))
+            moved = local.move(drive.path_of(store, key), drive.path_of(store, target))
             return moved and target + moved[moved.rindex(".") :]
+        if isinstance(store, Driven) and store.discard(key):
+            # A copy of what lies in a slower level, which is looked at next; nothing is lost.
+            return None
         data = get(store, key)
         if data is None:
             return None
@@ -399,10 +377,7 @@ def size(store: Store, key: str) -> int | None:
     >>> size(store, "a"), size(store, "b")
     (3, None)
     """
-    with translating(describe(store), f"look for {_checked(key)}"):
-        if isinstance(store, LocalStore):
-            return local.size(_path(store, key))
-        return remote.size(store, key)
+    return drive.size(store, _checked(key))
 
 
 def free_bytes(store: Store) -> int | None:
@@ -433,6 +408,8 @@ def free_bytes(store: Store) -> int | None:
     >>> free_bytes(stores.open("memory://doc-free")) is None
     True
     """
+    if isinstance(store, Driven):
+        return free_bytes(store.home)
     if not isinstance(store, LocalStore):
         return None
     with translating(describe(store), "ask for its free space"):
@@ -446,15 +423,3 @@ def _checked(key: str) -> str:
             "joined by '/', none of them '.' or '..'"
         )
     return key
-
-
-def _path(store: LocalStore, key: str) -> str:
-    return f"{store.root}/{key}"
-
-
-def _check_writable(store: Store) -> None:
-    if store.read_only:
-        raise ReadOnlyError(
-            f"store {describe(store)} is open for reading only; open it without read_only, "
-            "or name another root in `daskcache.store`"
-        )

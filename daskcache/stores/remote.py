@@ -6,7 +6,7 @@ What a store's own library does better, it is asked to do: create-only puts, and
 from __future__ import annotations
 
 import threading
-from collections.abc import Buffer, Mapping
+from collections.abc import Awaitable, Buffer, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -16,10 +16,27 @@ from zarr.storage import FsspecStore, MemoryStore, ObjectStore
 
 from daskcache.stores.sync import wait_for
 
-__all__ = ["create", "delete", "exists", "get", "list_dirs", "list_objects", "put", "size"]
+__all__ = [
+    "PROBE",
+    "create",
+    "create_with_fsspec",
+    "delete",
+    "exists",
+    "get",
+    "list_dirs",
+    "list_objects",
+    "put",
+    "size",
+]
 
 # File systems of fsspec whose puts can be told to create only.
-_CREATES_ONLY = frozenset({"s3", "s3a"})
+_CREATES_ONLY = frozenset({"s3", "s3a", "gs", "gcs"})
+
+PROBE = "daskcache.probe"
+"""The object that is created to see whether a server refuses to create it again; it stays."""
+
+# Whether the server keeps the condition, on the store that was asked.
+_CREATES = "_daskcache_creates"
 
 _memory_lock = threading.Lock()
 
@@ -55,16 +72,63 @@ def create(store: Store, key: str, data: Buffer) -> bool:
             return True
     if isinstance(store, ObjectStore):
         return _create_with_obstore(store, key, data)
-    if isinstance(store, FsspecStore) and _scheme(store) in _CREATES_ONLY:
-        try:
-            wait_for(store.fs._pipe_file(_path(store, key), bytes(data), mode="create"))
-        except FileExistsError:
-            return False
-        return True
+    if isinstance(store, FsspecStore):
+        return wait_for(create_with_fsspec(store, key, bytes(data)))
     if exists(store, key):
         return False
     wait_for(store.set_if_not_exists(key, _buffer(data)))
     return True
+
+
+async def create_with_fsspec(store: FsspecStore, key: str, data: bytes) -> bool:
+    """Put an object unless it is there, through fsspec.
+
+    Parameters
+    ----------
+    store : zarr.storage.FsspecStore
+        Where.
+    key : str
+        Its key.
+    data : bytes
+        The bytes.
+
+    Returns
+    -------
+    bool
+        Whether this call created it.
+    """
+
+    async def put_new(name: str, value: bytes) -> bool:
+        try:
+            await store.fs._pipe_file(_path(store, name), value, mode="create")
+        except FileExistsError:
+            return False
+        return True
+
+    if _scheme(store) in _CREATES_ONLY:
+        if not hasattr(store, _CREATES):
+            setattr(store, _CREATES, await _refuses_twice(put_new))
+        if getattr(store, _CREATES):
+            return await put_new(key, data)
+    if await store.fs._isfile(_path(store, key)):
+        return False
+    await store.fs._pipe_file(_path(store, key), data)
+    return True
+
+
+async def _refuses_twice(put_new: Callable[[str, bytes], Awaitable[bool]]) -> bool:
+    """Ask a server whether a create-only put is one: some ignore the condition, some know of none."""
+    try:
+        # One request where an earlier probe left its object, two where there is none yet.
+        return not (await put_new(PROBE, b"")) or not (await put_new(PROBE, b""))
+    # Each client has errors of its own.
+    except Exception as error:
+        if (
+            "NotImplemented" in f"{type(error).__name__} {error}"
+            or type(error).__name__ == "NotSupportedError"
+        ):
+            return False
+        raise
 
 
 def put(store: Store, key: str, data: Buffer) -> None:
@@ -298,11 +362,26 @@ def _list_with_obstore(store: ObjectStore[Any], prefix: str) -> Any:
 def _create_with_obstore(store: ObjectStore[Any], key: str, data: Buffer) -> bool:
     import obstore
 
-    try:
-        # Zarr's set_if_not_exists does the same and does not say which it was.
-        obstore.put(store.store, key, data, mode="create", use_multipart=False)
-    except obstore.exceptions.AlreadyExistsError:
+    def put_new(name: str, value: Buffer) -> bool:
+        try:
+            # Zarr's set_if_not_exists does the same and does not say which it was.
+            obstore.put(store.store, name, value, mode="create", use_multipart=False)
+        except obstore.exceptions.AlreadyExistsError:
+            return False
+        return True
+
+    async def put_new_later(name: str, value: bytes) -> bool:
+        return put_new(name, value)
+
+    if not hasattr(store, _CREATES):
+        # Stores that are no servers keep the condition.
+        remote = hasattr(store.store, "client_options")
+        setattr(store, _CREATES, not remote or wait_for(_refuses_twice(put_new_later)))
+    if getattr(store, _CREATES):
+        return put_new(key, data)
+    if exists(store, key):
         return False
+    obstore.put(store.store, key, data)
     return True
 
 

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore, MemoryStore
 
 from daskcache.errors import InvalidInputError, MissingExtraError, StoreError
+from daskcache.locations import PREFIX, Location, has_secret, parse_root, to_root
+from daskcache.secrets import fetch, hide, is_secret
+from daskcache.stores.buckets import Untranslatable, open_with_obstore
 from daskcache.stores.faults import redact, translating
+from daskcache.stores.levels import Level, Levels
+from daskcache.stores.limit import Limit
+from daskcache.stores.naming import describe
+from daskcache.stores.opened import BucketStore, DiskStore, FileSystemStore, NamedMemoryStore
 
-__all__ = ["describe", "open_store"]
+__all__ = ["POOL_KEYS", "describe", "open_store"]
+
+POOL_KEYS = r"(?:^|/)(?:chunks/[0-9a-f]{4}/[0-9a-f]+|@/[0-9a-f]+\.(?:json|idx))\Z"
+"""Keys of a store of ours whose objects never change once they are there."""
 
 _EXTRAS = {
     "s3": "s3",
@@ -27,44 +37,61 @@ _EXTRAS = {
 }
 
 # Both live as long as the process. Connections do not survive a fork, content in memory may.
-_opened: dict[Any, Store] = {}
+_opened: dict[tuple[str, bool], Store] = {}
+_opened_with_values: dict[Any, Store] = {}
 _memories: dict[str, dict[str, Any]] = {}
 _lock = threading.Lock()
+_forked = False
 
 
 def _forget_opened() -> None:
-    global _lock
+    global _lock, _forked
     _lock = threading.Lock()  # another thread may have held it
+    _forked = True
     _opened.clear()
+    _opened_with_values.clear()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_opened)
 
 
-def open_store(url: str | os.PathLike[str], *, read_only: bool = False, **storage_options: Any) -> Store:
+def open_store(
+    url: Any,
+    *,
+    read_only: bool = False,
+    client: Literal["fsspec", "obstore"] | None = None,
+    **storage_options: Any,
+) -> Store:
     """Give the store at a URL, the same object each time in one process.
 
     Parameters
     ----------
     url : str or path
-        A path, ``file://``, ``memory://<name>`` (of this process), or any URL that fsspec knows.
+        A path, ``file://``, ``memory://<name>`` (of this process), ``s3://``, ``gs://`` or any URL that fsspec
+        knows; or what `daskcache.locations.to_root` takes: a mapping with options, a sequence of levels.
     read_only : bool, optional
         Whether writes are refused.
+    client : {"fsspec", "obstore"}, optional
+        What talks to a bucket. By default obstore to S3 where it is installed and has a word for each option,
+        else fsspec.
     **storage_options
-        fsspec's, for remote stores.
+        fsspec's, for remote stores; with either client. Credentials are ambient unless they are given here or
+        by a function declared with `daskcache.secret`.
 
     Returns
     -------
     zarr.abc.store.Store
-        Zarr's own store. Nothing has been asked of it yet: a root that is missing or unreachable shows later.
+        Zarr's own store with its keys checked, `Levels` or `Limit`. Nothing has been asked of it yet: a root
+        that is missing or unreachable shows later. It pickles as its URL and options without secrets; where
+        secrets were given as values, it refuses to.
 
     Raises
     ------
     MissingExtraError
-        The URL's scheme needs a package that is not installed.
+        The URL's scheme or the client needs a package that is not installed.
     InvalidInputError
-        No package knows the scheme.
+        No package knows the scheme, or the client has no word for an option.
     StoreError
         The file system cannot be set up, such as for want of credentials.
 
@@ -73,31 +100,84 @@ def open_store(url: str | os.PathLike[str], *, read_only: bool = False, **storag
     >>> open_store("memory://example") is open_store("memory://example")
     True
     """
-    url = os.fspath(url)
-    try:
-        key = (url, read_only, tuple(sorted(storage_options.items())))
-        found = _opened.get(key)
-    except TypeError:  # options that do not sort or hash
-        return _open(url, read_only, storage_options)
-    if found is not None:
-        return found
-    store = _open(url, read_only, storage_options)
-    with _lock:
-        return _opened.setdefault(key, store)
-
-
-def _open(url: str, read_only: bool, storage_options: dict[str, Any]) -> Store:
-    if not url:
+    url = os.fspath(url) if isinstance(url, os.PathLike) else url
+    if url == "":
         raise InvalidInputError("the store's root is empty; expected a path or a URL")
-    path = _local_path(url)
-    if path is not None:
-        return LocalStore(path, read_only=read_only)
-    scheme, _, rest = url.partition("://")
-    if scheme == "memory":
+    if _holds_secrets(url, storage_options):
+        hide(storage_options)
+        return _open_with_values(url, read_only, client, storage_options)
+    if client is not None:
+        url = {"url": url, "client": client}
+    root = to_root(url, storage_options)
+    key = (root, read_only)
+    found = _opened.get(key)
+    if found is None:
+        opened = _open_root(parse_root(root), read_only)
         with _lock:
-            content = _memories.setdefault(rest.strip("/"), {})
-        return MemoryStore(content, read_only=read_only)
-    return _open_fsspec(url, scheme.rpartition("::")[2], read_only, storage_options)
+            found = _opened.setdefault(key, opened)
+    return found
+
+
+def _holds_secrets(url: Any, options: dict[str, Any]) -> bool:
+    if isinstance(url, str) and not url.startswith(PREFIX) and has_secret(url):
+        return True
+    if any(is_secret(name, value) for name, value in options.items()):
+        return True
+    try:
+        json.dumps(options)
+    except TypeError:
+        return (
+            True  # sessions and credential objects: what they hold is not known, and no text stands for them
+        )
+    return False
+
+
+def _open_with_values(url: str, read_only: bool, client: str | None, options: dict[str, Any]) -> Store:
+    """Open a store with secrets that no text may carry: one for each call that gives other ones."""
+    key = (url, read_only, client, repr(sorted(options.items(), key=str)))
+    found = _opened_with_values.get(key)
+    if found is None:
+        opened = _open_remote(url, read_only, client, options, None)
+        with _lock:
+            found = _opened_with_values.setdefault(key, opened)
+    return found
+
+
+def _open_root(found: Location | tuple[Location, ...], read_only: bool) -> Store:
+    if isinstance(found, Location):
+        return _open_location(found, read_only)
+    levels = [Level(_open_location(one, read_only), write=one.write, copy=one.copy) for one in found]
+    return Levels(*levels, read_only=read_only, fixed=POOL_KEYS)
+
+
+def _open_location(found: Location, read_only: bool) -> Store:
+    read_only = read_only or found.read_only
+    path = _local_path(found.url)
+    store: Store
+    if path is not None:
+        store = DiskStore(path, read_only=read_only)
+    elif found.url.startswith("memory://"):
+        store = _open_memory(found.url.partition("://")[2].strip("/"), read_only)
+    else:
+        options = found.options | (fetch(found.secret) if found.secret else {})
+        root = to_root(
+            {name: getattr(found, name) for name in ("url", "storage_options", "secret", "client")}
+        )
+        store = _open_remote(found.url, read_only, found.client, options, root)
+    if found.max_object is None and found.max_size is None:
+        return store
+    within = None if found.within is None else _local_path(found.within)
+    return Limit(
+        store, max_object=found.max_object, max_size=found.max_size, within=within, read_only=read_only
+    )
+
+
+def _open_memory(name: str, read_only: bool) -> Store:
+    with _lock:
+        content = _memories.setdefault(name, {})
+    store = NamedMemoryStore(content, read_only=read_only)
+    store.name = name
+    return store
 
 
 def _local_path(url: str) -> str | None:
@@ -113,11 +193,48 @@ def _local_path(url: str) -> str | None:
     return os.path.abspath(url2pathname(parts.path) if os.name == "nt" else unquote(parts.path))
 
 
-def _open_fsspec(url: str, scheme: str, read_only: bool, storage_options: dict[str, Any]) -> Store:
+def _open_remote(
+    url: str, read_only: bool, client: str | None, options: dict[str, Any], root: str | None
+) -> Store:
+    scheme = url.partition("://")[0].rpartition("::")[2]
+    store: FileSystemStore | BucketStore | None = None
+    # obstore's threads do not survive a fork: a child would wait for ever.
+    if client == "obstore" or (client is None and scheme in ("s3", "s3a") and not _forked):
+        store = _open_obstore(url, scheme, read_only, options, must=client is not None)
+    if store is None:
+        store = _open_fsspec(url, scheme, read_only, options)
+    store.root_or_none = root
+    return store
+
+
+def _open_obstore(
+    url: str, scheme: str, read_only: bool, options: dict[str, Any], *, must: bool
+) -> BucketStore | None:
     try:
         with translating(describe(url), "open it"):
             try:
-                return FsspecStore.from_url(
+                store = BucketStore(open_with_obstore(url, options), read_only=read_only)
+            except ImportError as error:
+                raise MissingExtraError(
+                    f"store {describe(url)} needs obstore, which is not installed; install daskcache[obstore]"
+                ) from error
+            except Untranslatable as error:
+                raise InvalidInputError(
+                    f"obstore cannot open {describe(url)}: it has no word for {error}"
+                ) from None
+    except (MissingExtraError, InvalidInputError):
+        if must:
+            raise
+        return None
+    store.scheme = scheme
+    return store
+
+
+def _open_fsspec(url: str, scheme: str, read_only: bool, storage_options: dict[str, Any]) -> FileSystemStore:
+    try:
+        with translating(describe(url), "open it"):
+            try:
+                return FileSystemStore.from_url(  # type: ignore[return-value]
                     url.rstrip("/"), storage_options=storage_options or None, read_only=read_only
                 )
             except ImportError as error:
@@ -133,34 +250,3 @@ def _open_fsspec(url: str, scheme: str, read_only: bool, storage_options: dict[s
                 "expected a path, file://, memory://, s3://, gs:// or another of fsspec's"
             ) from error
         raise
-
-
-def describe(store: Store | str | os.PathLike[str]) -> str:
-    """Name a store for people and documents, without credentials or query.
-
-    Parameters
-    ----------
-    store : zarr.abc.store.Store, str or path
-        A store or what opens it.
-
-    Returns
-    -------
-    str
-        A path or URL.
-
-    Examples
-    --------
-    >>> describe("s3://key:secret@bucket/cache?token=1")
-    's3://bucket/cache'
-    """
-    if isinstance(store, LocalStore):
-        return str(store.root)
-    if isinstance(store, FsspecStore):
-        protocol = store.fs.protocol
-        return f"{protocol if isinstance(protocol, str) else protocol[0]}://{store.path.lstrip('/')}"
-    if isinstance(store, Store):
-        return redact(str(store))
-    text = os.fspath(store)
-    if "://" not in text:
-        return text
-    return redact(text).partition("#")[0]

@@ -49,7 +49,7 @@ SCRIPT = f"""
     die_at("put", hook)
 
     if hook == "half":
-        write, written = local._write, []
+        write, written = local.write_all, []
 
         def write_half(descriptor, data):
             written.append(1)
@@ -58,7 +58,7 @@ SCRIPT = f"""
                 os.kill(os.getpid(), signal.SIGKILL)
             write(descriptor, data)
 
-        local._write = write_half
+        local.write_all = write_half
 
     x = produced(slowly, 0.01, n={BLOCKS} * 3)
     print("ready", flush=True)

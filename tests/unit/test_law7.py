@@ -144,7 +144,7 @@ def test_a_store_that_cannot_be_read(store_root, monkeypatch, name, code):
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_store_that_takes_no_writes(store_root, monkeypatch, code, error, message, after):
     message = re.escape(message).replace(re.escape(".*"), ".*")
-    write = stores.local._write
+    write = stores.local.write_all
     written = []
 
     def fail(descriptor, data):
@@ -157,7 +157,7 @@ def test_a_store_that_takes_no_writes(store_root, monkeypatch, code, error, mess
     with daskcache.activate():
         daskcache.persist(doubled(3), "other")
         count()
-        monkeypatch.setattr(stores.local, "_write", fail)
+        monkeypatch.setattr(stores.local, "write_all", fail)
         x = daskcache.checkpoint(doubled(), "x")
         before = "nothing is written" if after == 0 else "computed only|not published"
         result = compute_with_one_warning(x, rf"({before}).*{message}")
@@ -167,7 +167,7 @@ def test_a_store_that_takes_no_writes(store_root, monkeypatch, code, error, mess
         # One after the other: threads of a run that failed would go on storing.
         with dask.config.set(scheduler="synchronous"), pytest.raises(error, match=message):
             daskcache.persist(doubled(24), "y")
-        monkeypatch.setattr(stores.local, "_write", write)
+        monkeypatch.setattr(stores.local, "write_all", write)
         with pytest.raises(EntryNotFoundError):
             daskcache.open("y")
         missing = 8 - len({path.name for path in objects(store_root)})

@@ -25,7 +25,7 @@ def test_paths_are_local_stores(tmp_path, monkeypatch):
         f"local://{tmp_path}/a b",
     ):
         store = stores.open(url)
-        assert type(store) is LocalStore
+        assert isinstance(store, LocalStore)
         assert os.fspath(store.root) == str(tmp_path / "a b")
     assert not (tmp_path / "a b").exists()
 
@@ -38,7 +38,7 @@ def test_one_store_for_each_url_and_process(tmp_path):
 
 def test_memory_is_shared_by_name():
     a = stores.open("memory://one/two")
-    assert type(a) is MemoryStore
+    assert isinstance(a, MemoryStore)
     stores.put(a, "x", b"1")
     assert stores.get(stores.open("memory://one/two", read_only=True), "x") == b"1"
     assert stores.get(stores.open("memory://other"), "x") is None
@@ -56,8 +56,8 @@ def test_stores_are_opened_anew_after_a_fork(tmp_path):
 
 
 def test_other_urls_go_through_fsspec():
-    store = stores.open("s3://bucket/some/prefix/", key="k", secret="hidden")
-    assert type(store) is FsspecStore
+    store = stores.open("s3://bucket/some/prefix/", client="fsspec", key="k", secret="hidden")
+    assert isinstance(store, FsspecStore)
     assert store.path == "bucket/some/prefix"
     assert stores.describe(store) == "s3://bucket/some/prefix"
     assert store.fs.asynchronous

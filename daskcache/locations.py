@@ -1,0 +1,330 @@
+"""What a store's root says: one URL, or several with their options, as one text that any process can open.
+
+The text travels in settings and tasks, so it compares, hashes and pickles, and holds no secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+from urllib.parse import parse_qsl
+
+from dask.utils import parse_bytes
+
+from daskcache.errors import InvalidInputError
+from daskcache.secrets import default_reference, is_secret
+
+__all__ = ["PREFIX", "Location", "has_secret", "is_local", "join_root", "parse_root", "to_root"]
+
+PREFIX = "daskcache:"
+"""How a root begins that is more than a path or URL."""
+
+_CLIENTS = ("fsspec", "obstore")
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """One store: where it lies and how it is used."""
+
+    url: str
+    """A path or URL."""
+    storage_options: str = "{}"
+    """fsspec's options, none of them secret, as JSON with sorted keys."""
+    secret: str | None = None
+    """``module:name`` of the function that fetches further options; None for ambient credentials."""
+    client: str | None = None
+    """``fsspec`` or ``obstore``; None for the better one that is there."""
+    read_only: bool = False
+    """Whether it is never written."""
+    write: bool | None = None
+    """Among levels: whether what is written goes here; None where its place decides."""
+    copy: bool | None = None
+    """Among levels: whether what is read from a slower one is copied here; None where its place decides."""
+    max_object: int | None = None
+    """Bytes of the largest object that it takes; None for no limit."""
+    max_size: int | None = None
+    """Bytes that it may hold; None for no limit."""
+    within: str | None = None
+    """The directory whose content `max_size` bounds, where the store is a part of it; None for the store itself."""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Fsspec's options, none of them secret."""
+        found: dict[str, Any] = json.loads(self.storage_options)
+        return found
+
+
+_FIELDS = tuple(field.name for field in fields(Location))
+_DEFAULTS = Location("")
+
+
+def to_root(store: object, storage_options: Mapping[str, Any] | None = None) -> str:
+    """Give the one text that stands for a store.
+
+    Parameters
+    ----------
+    store : str, path, mapping, sequence or store
+        A path or URL; a mapping of `Location`'s fields; a mapping of ``levels`` to a sequence of such, fastest
+        first, or the sequence itself; a store that `daskcache.stores` opened; or what this function gave.
+    storage_options : mapping, optional
+        fsspec's options for remote stores among them that have none of their own.
+
+    Returns
+    -------
+    str
+        An absolute path or a URL where that says it all, else `PREFIX` and JSON. Equal for equal stores.
+
+    Raises
+    ------
+    InvalidInputError
+        It is none of these, a key is unknown, or an option holds a secret.
+
+    Examples
+    --------
+    >>> to_root("s3://bucket/cache")
+    's3://bucket/cache'
+    >>> to_root("s3://bucket/cache", {"endpoint_url": "http://127.0.0.1:5000"})
+    'daskcache:{"storage_options":{"endpoint_url":"http://127.0.0.1:5000"},"url":"s3://bucket/cache"}'
+    """
+    root = getattr(type(store), "daskcache_root", None)
+    if root is not None:
+        store = store.daskcache_root  # type: ignore[attr-defined]
+    given = storage_options or {}
+    if not isinstance(given, Mapping):
+        raise InvalidInputError(f"daskcache.storage-options is {given!r}; expected a mapping")
+    locations = _locations(store, given)
+    if isinstance(locations, Location):
+        document = _document(locations)
+        return locations.url if len(document) == 1 else _dump(document)
+    return _dump({"levels": [_document(location) for location in locations]})
+
+
+def parse_root(root: str) -> Location | tuple[Location, ...]:
+    """Read what `to_root` gave, or a path or URL.
+
+    Parameters
+    ----------
+    root : str
+        A store's root.
+
+    Returns
+    -------
+    Location or tuple of Location
+        The store, or several that are levels, fastest first.
+
+    Raises
+    ------
+    InvalidInputError
+        It is not of that form.
+
+    Examples
+    --------
+    >>> parse_root("s3://bucket/cache").url
+    's3://bucket/cache'
+    """
+    if not root.startswith(PREFIX):
+        return Location(root)
+    try:
+        document = json.loads(root.removeprefix(PREFIX))
+    except ValueError as error:
+        raise InvalidInputError(f"the store's root {root!r} is not understood ({error})") from error
+    return _locations(document, {}, complete=True)
+
+
+def join_root(root: str, path: str) -> str:
+    """Give the root of what lies below a path of a store.
+
+    Parameters
+    ----------
+    root : str
+        What `to_root` gave, or a path or URL.
+    path : str
+        Segments joined by ``/``.
+
+    Returns
+    -------
+    str
+        A root as well, whose levels, options and limits are the store's.
+
+    Examples
+    --------
+    >>> join_root("s3://bucket/cache", "namespaces/ours")
+    's3://bucket/cache/namespaces/ours'
+    """
+    found = parse_root(root)
+
+    def below(location: Location) -> Location:
+        within = location.within or location.url
+        return replace(
+            location,
+            url=f"{location.url.rstrip('/')}/{path}",
+            within=None if location.max_size is None else within,
+        )
+
+    if isinstance(found, Location):
+        document = _document(below(found))
+        return document["url"] if len(document) == 1 else _dump(document)
+    return _dump({"levels": [_document(below(location)) for location in found]})
+
+
+def has_secret(url: str) -> bool:
+    """Tell whether a URL holds a password, or a query with a secret.
+
+    Parameters
+    ----------
+    url : str
+        A path or URL.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+
+    Examples
+    --------
+    >>> has_secret("ftp://me:pass@host/a"), has_secret("https://host/a?sig_token=1"), has_secret("ftp://me@host")
+    (True, True, False)
+    """
+    if "://" not in url:
+        return False
+    if re.search(r"://[^/@\s]*:[^/@\s]*@", url):
+        return True
+    return any(is_secret(name, value) for name, value in parse_qsl(url.partition("?")[2]))
+
+
+def is_local(url: str) -> bool:
+    """Tell whether a URL is of this machine or process, so that it needs no credentials.
+
+    Parameters
+    ----------
+    url : str
+        A path or URL.
+
+    Returns
+    -------
+    bool
+        True for paths, ``file://`` and ``memory://``.
+
+    Examples
+    --------
+    >>> is_local("/data"), is_local("s3://bucket")
+    (True, False)
+    """
+    return url.partition("://")[0] in ("file", "local", "memory") or "://" not in url
+
+
+def _locations(
+    store: Any, options: Mapping[str, Any], *, complete: bool = False
+) -> Location | tuple[Location, ...]:
+    if isinstance(store, str) and store.startswith(PREFIX):
+        return parse_root(store)
+    if isinstance(store, Mapping) and "levels" in store:
+        unknown = sorted(set(store) - {"levels"})
+        if unknown:
+            raise InvalidInputError(f"daskcache.store has {unknown} beside levels; each level takes its own")
+        store = store["levels"]
+    if isinstance(store, Sequence) and not isinstance(store, str | bytes):
+        if not store:
+            raise InvalidInputError("daskcache.store is an empty sequence; expected levels, fastest first")
+        return tuple(_location(level, options, complete) for level in store)
+    return _location(store, options, complete)
+
+
+def _location(store: Any, options: Mapping[str, Any], complete: bool) -> Location:
+    root = getattr(type(store), "daskcache_root", None)
+    if root is not None:
+        found = parse_root(store.daskcache_root)
+        if isinstance(found, Location):
+            return found
+        raise InvalidInputError("levels of levels are not needed: name all of them in one sequence")
+    values = dict(store) if isinstance(store, Mapping) else {"url": store}
+    unknown = sorted(values.keys() - set(_FIELDS), key=str)
+    if unknown:
+        raise InvalidInputError(f"daskcache.store has the unknown keys {unknown}; known are {list(_FIELDS)}")
+    url = values.get("url")
+    if not isinstance(url, str | os.PathLike) or not os.fspath(url):
+        raise InvalidInputError(
+            f"daskcache.store is {url!r}; expected a path or a URL, a mapping with one, or a sequence of levels"
+        )
+    url = str(os.fspath(url))
+    if "://" not in url:
+        url = os.path.abspath(os.path.expanduser(url))
+    if has_secret(url):
+        raise InvalidInputError(
+            f"the store's URL {url.partition('://')[0]}://… holds a secret, which settings and graphs would carry in clear; "
+            "give it without, and name a function that fetches the storage options: "
+            "@daskcache.secret('storage_options')"
+        )
+    own = values.get("storage_options") or {}
+    own = json.loads(own) if isinstance(own, str) else own  # of a Location
+    secret = values.get("secret")
+    # What came out of this function says all: a process that declares other functions changes nothing of it.
+    if not complete and not is_local(url) and secret is None:
+        own = own or options
+        secret = None if own.get("anon") else default_reference()
+    values |= {"url": url, "secret": secret, "storage_options": _check_options(own)}
+    for name in ("max_object", "max_size"):
+        values[name] = _check_bytes(name, values.get(name))
+    for name in ("read_only", "write", "copy"):
+        values[name] = _check_choice(name, values.get(name, getattr(_DEFAULTS, name)), (None, True, False))
+    _check_choice("client", values.get("client"), (None, *_CLIENTS))
+    if secret is not None and (not isinstance(secret, str) or ":" not in secret):
+        raise InvalidInputError(f"secret is {type(secret).__name__}; expected 'module:name' of a function")
+    return Location(**{**values, "read_only": bool(values["read_only"])})
+
+
+def _check_options(options: Any) -> str:
+    if not isinstance(options, Mapping):
+        raise InvalidInputError(f"storage_options is a {type(options).__name__}; expected a mapping")
+    secrets = sorted(str(name) for name, value in options.items() if is_secret(str(name), value))
+    if secrets:
+        raise InvalidInputError(
+            f"the storage options {secrets} hold secrets, which settings and graphs would carry in clear; leave "
+            "them to the ambient credentials (environment, profile, instance), or name a function that fetches "
+            "them: @daskcache.secret('storage_options') or the store's key `secret`"
+        )
+    try:
+        return json.dumps(dict(options), sort_keys=True, separators=(",", ":"))
+    except TypeError as error:
+        raise InvalidInputError(
+            f"storage_options must be plain values that JSON can hold ({error})"
+        ) from error
+
+
+def _check_bytes(name: str, value: Any) -> int | None:
+    if value is None:
+        return None
+    try:
+        number = parse_bytes(value)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InvalidInputError(
+            f"{name} is {value!r}; expected bytes, such as 1000000 or '20 GiB'"
+        ) from error
+    if isinstance(value, bool) or number < 0:
+        raise InvalidInputError(f"{name} is {value!r}; expected bytes, such as 1000000 or '20 GiB'")
+    return int(number)
+
+
+def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if not any(value is choice or (type(value) is str and value == choice) for choice in allowed):
+        raise InvalidInputError(f"{name} is {value!r}; expected one of {', '.join(map(repr, allowed))}")
+    return value
+
+
+def _document(location: Location) -> dict[str, Any]:
+    document = {
+        name: getattr(location, name)
+        for name in _FIELDS
+        if getattr(location, name) != getattr(_DEFAULTS, name)
+    }
+    if "storage_options" in document:
+        document["storage_options"] = location.options
+    return document
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    return PREFIX + json.dumps(document, sort_keys=True, separators=(",", ":"))

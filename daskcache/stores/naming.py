@@ -1,0 +1,90 @@
+"""How stores are named in messages and documents."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
+
+from daskcache.errors import InvalidInputError
+from daskcache.locations import PREFIX, Location, parse_root
+from daskcache.stores.driven import Driven
+from daskcache.stores.faults import redact
+
+__all__ = ["describe", "root_of"]
+
+
+def describe(store: Store | str | os.PathLike[str]) -> str:
+    """Name a store for people and documents, without credentials or query.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store, str or path
+        A store or what opens it.
+
+    Returns
+    -------
+    str
+        A path or URL; of levels, that of the one which keeps what is written.
+
+    Examples
+    --------
+    >>> describe("s3://key:secret@bucket/cache?token=1")
+    's3://bucket/cache'
+    """
+    if isinstance(store, LocalStore):
+        return str(store.root)
+    if isinstance(store, Driven):
+        return describe(store.home)
+    if isinstance(store, FsspecStore):
+        protocol = store.fs.protocol
+        return f"{protocol if isinstance(protocol, str) else protocol[0]}://{store.path.lstrip('/')}"
+    if isinstance(store, Store):
+        return redact(str(store))
+    text = os.fspath(store)
+    if text.startswith(PREFIX):
+        found = parse_root(text)
+        return describe((found if isinstance(found, Location) else _home(found)).url)
+    if "://" not in text:
+        return text
+    return redact(text).partition("#")[0]
+
+
+def _home(levels: Sequence[Location]) -> Location:
+    written = [one for one in levels if one.write is not False and not one.read_only]
+    return (written or levels)[-1]
+
+
+def root_of(store: Store) -> str:
+    """Give the text that opens a store again in any process.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        A store.
+
+    Returns
+    -------
+    str
+        As `daskcache.locations.to_root` gives it.
+
+    Raises
+    ------
+    InvalidInputError
+        There is none: it was opened by other means, or with a secret given as a value.
+
+    Examples
+    --------
+    >>> root_of(LocalStore("/data"))
+    '/data'
+    """
+    root: str | None = getattr(store, "daskcache_root", None)
+    if root is None and isinstance(store, LocalStore):
+        root = str(store.root)
+    if root is None:
+        raise InvalidInputError(
+            f"no URL stands for {redact(str(store))}; open it with daskcache.stores.open to use it by its root"
+        )
+    return root
