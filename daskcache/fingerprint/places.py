@@ -8,7 +8,7 @@ import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, NamedTuple, override
+from typing import Any, NamedTuple, TypeGuard, override
 from urllib.parse import urlsplit, urlunsplit
 
 from zarr.abc.store import Store
