@@ -41,6 +41,8 @@ class Checkpoint:
     """The name under which the object is published when all of it is stored; None: its version."""
     settings: Settings
     """The store, namespace and codecs."""
+    expires_s: float | None = None
+    """Seconds after its publication when `daskcache.expire` drops it; None for never."""
 
 
 class CheckpointLayer(Blockwise):

@@ -19,7 +19,7 @@ from daskcache.fingerprint.watch import Watch
 from daskcache.outputs import Form, OutputPlace, Pack, form_of
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock
-from daskcache.publishing import Publication, draft_manifest
+from daskcache.publishing import Publication, draft_manifest, record_id
 from daskcache.writing import unstored_in
 
 __all__ = ["list_outputs", "publish_checkpoints"]
@@ -92,15 +92,17 @@ def publish_checkpoints(
         entry = checkpoint.entry or draft.manifest.version
         catalog = Catalog.of(settings)
         if _is_published(catalog, entry, draft.manifest.version):
+            _release(catalog, record_id(run, checkpoint.entry or run), entry, draft.manifest.version)
             continue
         output = _terminal(outputs, layers, dependencies)
         if output is None:
             continue
         # Only now, because a version does not depend on it, and most passes have nothing to publish.
-        manifest = dataclasses.replace(draft.manifest, info=info(objects.values()))
+        manifest = dataclasses.replace(draft.manifest, info=_info(checkpoint, info(objects.values())))
         draft = dataclasses.replace(draft, manifest=manifest)
         watch = Watch.of(fingerprinter)
-        publication = Publication(draft, settings, entry, run, np.empty((0, 2), "i8"), watch)
+        record = record_id(run, checkpoint.entry or run)
+        publication = Publication(draft, settings, entry, record, np.empty((0, 2), "i8"), watch)
         written = [
             block
             for path_layer in objects.values()
@@ -302,8 +304,28 @@ def _list(pack: Pack, forms: Sequence[Sequence[Form | None]]) -> None:
     pack.put([form for part in forms for form in part])
 
 
+def _release(catalog: Catalog, record: str, entry: str, version: str) -> None:
+    """Note that a version is used, which protects what the run wants."""
+    try:
+        catalog.runs.discard(record)
+        latest = catalog.latest(entry)
+    except StoreError as error:
+        logger.info("the record of a run is left: %s", error)
+        return
+    if latest is not None:
+        catalog.note_use(entry, version, latest.time)
+
+
+def _info(checkpoint: Checkpoint, info: Mapping[str, Any]) -> Mapping[str, Any]:
+    return info if checkpoint.expires_s is None else {**info, "expires_s": checkpoint.expires_s}
+
+
 def _publish(publication: Publication, written: Sequence[Sequence[None]]) -> None:
     try:
         publication.publish(())
+        Catalog.of(publication.settings).runs.finish(publication.run)
     except (SourceChangedError, StoreError) as error:
-        warn_once(f"the result is right, but was not published: {error}", about=unstored_in(publication.run))
+        warn_once(
+            f"the result is right, but was not published: {error}",
+            about=unstored_in(publication.run.partition("-")[0]),
+        )

@@ -11,11 +11,12 @@ from daskcache.checkpoints import Checkpoint, Targets
 from daskcache.config import Settings
 from daskcache.dask_internals import Blockwise, Key
 from daskcache.errors import ReadOnlyError, StoreFullError, warn_once
+from daskcache.forgetting import Reuse
 from daskcache.listing import Listing
 from daskcache.outputs import OutputPlace
 from daskcache.plan import Target
 from daskcache.pool import StoredBlock
-from daskcache.publishing import announce_run
+from daskcache.publishing import announce_run, record_id
 from daskcache.tokens import GraphTokens
 
 __all__ = ["Finder", "may_read", "may_write"]
@@ -58,6 +59,7 @@ class Finder:
         self._blockwise = {layer.output for layer in dsk.layers.values() if isinstance(layer, Blockwise)}
         self._functions: dict[str, bytes] = {}
         self._data = tokens.fingerprinter.combine(b"data", [])
+        self._run = ""
         self.targets: dict[Key, StoredBlock] = {}
         self.writes = {name for name, mark in checkpoints.items() if may_write(mark.settings)}
 
@@ -81,9 +83,10 @@ class Finder:
                 mark = self._checkpoints[name]
                 blocks = wanted.setdefault((mark.settings, mark.entry or run), {})
                 blocks.setdefault(mark.path, []).append(target)
+        self._run = run
         for (settings, entry), blocks in wanted.items():
             try:
-                announce_run(run, settings, entry, blocks)
+                announce_run(record_id(run, entry), settings, entry, blocks)
             except (ReadOnlyError, StoreFullError) as error:
                 self.writes -= {name for name, mark in self._checkpoints.items() if mark.settings == settings}
                 warn_once(
@@ -106,7 +109,10 @@ class Finder:
         target = self.targets.get(key)
         if target is not None and may_read(self._checkpoints[key[0]].settings):
             if target.root not in self._listings:
-                self._listings[target.root] = Listing(target.root)
+                settings = self._checkpoints[key[0]].settings
+                # What is only read is computed where it has gone.
+                reuse = Reuse(settings, self._run).is_safe if key[0] in self.writes else None
+                self._listings[target.root] = Listing(target.root, reuse)
             stored = self._listings[target.root].find_as_known(target, self._index.get(token))
             if stored is not None:
                 return stored

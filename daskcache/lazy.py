@@ -9,9 +9,9 @@ from typing import Any
 import dask.array as da
 
 from daskcache.activation import active_settings
-from daskcache.catalog import Catalog, check_name
+from daskcache.catalog import Catalog, check_name, time_of
 from daskcache.checkpoints import Checkpoint, mark
-from daskcache.config import Settings
+from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import has_query_planning
 from daskcache.datasets import assemble, outline
 from daskcache.errors import InvalidInputError, warn_once
@@ -26,6 +26,7 @@ def checkpoint(
     *,
     namespace: str | None = None,
     store: str | None = None,
+    expires: str | float | None = None,
 ) -> Any:
     """Mark an object's blocks as worth storing: they are when they are first computed.
 
@@ -39,6 +40,8 @@ def checkpoint(
         Instead of the configured one.
     store : str, optional
         URL or path, instead of the configured one.
+    expires : str or float, optional
+        Such as ``"30d"``, or seconds: so long after it is published `daskcache.expire` drops it; by default never.
 
     Returns
     -------
@@ -80,6 +83,7 @@ def checkpoint(
     Catalog.of(settings)
     if name is not None:
         check_name(name)
+    expires_s = None if expires is None else parse_seconds(expires, "expires")
     described, arrays = outline(obj)
     if active_settings() is None:
         warn_once(
@@ -88,7 +92,8 @@ def checkpoint(
             stacklevel=4,
         )
     marked = {
-        path: mark(array, Checkpoint(described, path, name, settings)) for path, array in arrays.items()
+        path: mark(array, Checkpoint(described, path, name, settings, expires_s))
+        for path, array in arrays.items()
     }
     return _replaced(obj, marked)
 
@@ -156,5 +161,5 @@ def open_entry(
     catalog = Catalog.of(settings)
     manifest = catalog.open(name, version)
     if settings.mode == "readwrite":
-        catalog.note_use(name, manifest)
+        catalog.note_use(name, manifest.version, time_of(manifest))
     return assemble(manifest, catalog.root_of(manifest))

@@ -21,11 +21,12 @@ from dask.utils import format_bytes, format_time
 
 from daskcache import runs, stores
 from daskcache.catalog import Catalog, check_name
-from daskcache.config import Settings
+from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
 from daskcache.datasets import assemble
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
 from daskcache.fingerprint.watch import Watch
+from daskcache.forgetting import Reuse, refreshing
 from daskcache.graph import keys_of, substitute
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
@@ -37,7 +38,7 @@ from daskcache.parts import Collection, rechunk
 from daskcache.pending import PendingBlocks
 from daskcache.plan import Plan, make_plan
 from daskcache.pool import Receipt, StoredBlock, write_block
-from daskcache.publishing import Draft, Publication, announce_run, draft_manifest
+from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_run, draft_manifest
 from daskcache.records import describe_recipe
 from daskcache.recovery import Find, Recovery
 from daskcache.sharing import look_first
@@ -58,6 +59,7 @@ def persist(
     store: str | None = None,
     chunks: Any = None,
     wait: bool = True,
+    expires: str | float | None = None,
 ) -> Any:
     """Store an object, computing what is missing, and give it back as it is stored.
 
@@ -77,6 +79,8 @@ def persist(
         Whether to wait until all is stored. If not, the object is given back as soon as it is known what is missing:
         what is computed of it waits for the blocks that it needs. How far that is, its error, and how to stop it are
         in `daskcache.last_run`.
+    expires : str or float, optional
+        Such as ``"30d"``, or seconds: so long after this `daskcache.expire` drops the version; by default never.
 
     Returns
     -------
@@ -127,13 +131,27 @@ def persist(
         )
     if chunks is not None:
         obj = rechunk(obj, chunks)
-    return _Persist(obj, name, settings, catalog).run(wait)
+    info = {} if expires is None else {"expires_s": parse_seconds(expires, "expires")}
+    try:
+        return _Persist(obj, name, settings, catalog, info).run(wait)
+    except BlocksGoneError as error:
+        # Swept since they were looked up. The record of this run protects them from now on.
+        logger.info("%s", error)
+        return _Persist(obj, name, settings, catalog, info).run(wait)
 
 
 class _Persist:
     """One call of persist, step by step."""
 
-    def __init__(self, obj: Collection, name: str | None, settings: Settings, catalog: Catalog) -> None:
+    def __init__(
+        self,
+        obj: Collection,
+        name: str | None,
+        settings: Settings,
+        catalog: Catalog,
+        info: Mapping[str, Any],
+    ) -> None:
+        self.info = info
         self.started = time.perf_counter()
         self.settings = settings
         self.catalog = catalog
@@ -144,8 +162,13 @@ class _Persist:
         self.entry = name or self.draft.manifest.version
 
     def run(self, wait: bool) -> Any:
-        announce_run(self.id, self.settings, self.entry, self.identified.targets)
-        listing = Listing(self.settings.pool_root)
+        wanted: dict[str, list[StoredBlock]] = {
+            path: [*blocks] for path, blocks in self.identified.targets.items()
+        }
+        for number, _, target, _ in self.draft.pending:
+            wanted.setdefault(self.draft.manifest.variables[number].path, []).append(target)
+        announce_run(self.id, self.settings, self.entry, wanted)
+        listing = Listing(self.settings.pool_root, Reuse(self.settings, self.id).is_safe)
         index: Any = self.catalog.token_index() if self.settings.mode == "readwrite" else {}
         missing = {
             path: [
@@ -164,7 +187,9 @@ class _Persist:
         shows_bar = wait and shows_progress(self.settings.progress)
 
         def do() -> Any:
-            return self._finish(run, reencoded, *engine.compute(shows_bar=shows_bar, background=not wait))
+            with refreshing(self.catalog.runs, self.id, self.settings.keep_s):
+                computed = engine.compute(shows_bar=shows_bar, background=not wait)
+            return self._finish(run, reencoded, *computed)
 
         # An output that is loaded was stored under other settings and is only encoded anew.
         reencoded = sum(1 for key in self._missing_keys(missing) if key in plan.loads)
@@ -201,6 +226,7 @@ class _Persist:
         arrays = self.identified.arrays.values()
         graph = HighLevelGraph.merge(*(array.dask for array in arrays))
         info = describe_recipe(self.identified.tokens, graph, [array.name for array in arrays])
+        info = {**info, **self.info}
         return draft_manifest(
             self.identified.outline,
             self.identified.targets,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from daskcache.listing import Listing
 from daskcache.manifest import INLINE_LIMIT, Manifest
 from daskcache.pool import Receipt, StoredBlock, write_block
 
-__all__ = ["PLAIN", "BlocksGoneError", "Draft", "Publication", "announce_run", "draft_manifest"]
+__all__ = ["PLAIN", "BlocksGoneError", "Draft", "Publication", "announce_run", "draft_manifest", "record_id"]
 
 logger = logging.getLogger("daskcache")
 
@@ -167,7 +168,8 @@ class Publication:
 
     def _completed(self, given: Mapping[tuple[int, ...], Receipt]) -> Manifest:
         listing = Listing(self.settings.pool_root)
-        known = self._known_digests()
+        # What this run wrote has its own.
+        known = self._known_digests() if len(given) < self.draft.manifest.nblocks else {}
         variables = []
         for number, variable in enumerate(self.draft.manifest.variables):
             sizes = np.zeros(len(variable.tokens), "<u8")
@@ -223,6 +225,29 @@ class Publication:
             data = stores.get(stores.open(block.root), block.key)
             inner = inner_ranges(data, block.spec) if data is not None else None
         return Receipt(block.group, block.id, found.size_bytes or 0, None, inner, created=False)
+
+
+def record_id(run: str, entry: str) -> str:
+    """Name the record of what a run wants for one of several entries.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+    entry : str
+        What will be published.
+
+    Returns
+    -------
+    str
+        One segment of a path.
+
+    Examples
+    --------
+    >>> record_id("r1", "era5") == record_id("r1", "era6")
+    False
+    """
+    return f"{run}-{hashlib.blake2b(entry.encode(), digest_size=4).hexdigest()}"
 
 
 def announce_run(run: str, settings: Settings, entry: str, blocks: Blocks) -> None:

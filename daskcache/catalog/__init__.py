@@ -5,7 +5,7 @@ from daskcache.catalog.packs import list_packs, put_pack, read_pack
 from daskcache.catalog.records import RunRecord, Wanted
 from daskcache.catalog.runs import Runs
 from daskcache.catalog.tokens import TokenIndex
-from daskcache.catalog.versions import Latest, VersionInfo
+from daskcache.catalog.versions import Latest, VersionInfo, time_of
 from daskcache.names import check_name, check_namespace
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "list_packs",
     "put_pack",
     "read_pack",
+    "time_of",
 ]

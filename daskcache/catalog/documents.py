@@ -205,7 +205,7 @@ class Documents:
             Those of them that were there.
         """
         left = set(self.list_versions())
-        dropped = [version for version in versions if version in left]
+        dropped = [version for version in dict.fromkeys(versions) if version in left]
         if not dropped:
             return []
         left = left.difference(dropped)

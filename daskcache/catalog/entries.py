@@ -23,7 +23,7 @@ from daskcache.catalog.records import now
 from daskcache.catalog.runs import Runs
 from daskcache.catalog.tokens import TokenIndex
 from daskcache.catalog.use import note_use
-from daskcache.catalog.versions import Latest, VersionInfo, time_of
+from daskcache.catalog.versions import Latest, VersionInfo
 from daskcache.config import Pool, Settings, pool_root
 from daskcache.errors import EntryNotFoundError, StoreError, warn_once
 from daskcache.manifest import Manifest
@@ -372,15 +372,17 @@ class Catalog:
         """
         return self._of(entry).drop(versions)
 
-    def note_use(self, entry: str, manifest: Manifest) -> None:
+    def note_use(self, entry: str, version: str, published: str) -> None:
         """Note that a version is used, at most once a day; a store that takes no writes is no error.
 
         Parameters
         ----------
         entry : str
             The name.
-        manifest : Manifest
-            A version that was opened.
+        version : str
+            40 hex digits.
+        published : str
+            When it was published, ISO 8601.
 
         Notes
         -----
@@ -390,9 +392,9 @@ class Catalog:
         Examples
         --------
         >>> catalog = Catalog("memory://doc-note-use")
-        >>> catalog.note_use("era5", Manifest.build("dataset", ()))
+        >>> catalog.note_use("era5", "0" * 40, "2026-01-01T00:00:00+00:00")
         """
-        note_use(self._store(), self._of(entry).key(manifest.version), time_of(manifest))
+        note_use(self._store(), self._of(entry).key(version), published)
 
     def token_index(self) -> TokenIndex:
         """Give the blocks that the newest versions of all entries name, by token.

@@ -96,6 +96,25 @@ class Runs:
         if data is not None:
             stores.put(self._store(), run_key(run), RunRecord.from_json(data).finish().to_json())
 
+    def discard(self, run: str) -> None:
+        """Delete the record of a run that wants nothing more than a published version protects.
+
+        Parameters
+        ----------
+        run : str
+            The run's id. A record that is gone is no error.
+
+        Raises
+        ------
+        ReadOnlyError, StoreError
+            The store takes no writes, or failed.
+
+        Examples
+        --------
+        >>> Runs("memory://doc-empty", "memory://doc-empty").discard("r1")
+        """
+        stores.delete(self._store(), run_key(run))
+
     def names(self) -> dict[str, tuple[int, float | None]]:
         """List the records.
 

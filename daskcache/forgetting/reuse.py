@@ -103,7 +103,8 @@ class Reuse:
         wanted: dict[tuple[str, ChunkSpec], set[bytes]] = {}
         started = self._now()
         for record in self._pool.runs.read_all():
-            if record.run == self._run or record.finished is not None:
+            # That of a pass for one of its entries begins with the run's id.
+            if record.run.partition("-")[0] == self._run or record.finished is not None:
                 continue
             for want in record.wants:
                 tokens = wanted.setdefault((want.group, want.spec), set())

@@ -1,6 +1,5 @@
 """Entries, versions, runs and the token index on a store's root."""
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ import pytest
 import xarray as xr
 
 from daskcache import errors, stores
-from daskcache.catalog import Catalog, Latest, RunRecord, TokenIndex, Wanted, newest, use
+from daskcache.catalog import Catalog, Latest, RunRecord, TokenIndex, Wanted, newest, records, use
 from daskcache.chunks import ChunkSpec
 from daskcache.errors import CorruptChunkError, EntryNotFoundError, StoreError
 from daskcache.manifest import Manifest, Node, StoredVariable
@@ -190,19 +189,18 @@ def test_a_name_that_alternates_between_recipes_is_told(catalog: Catalog) -> Non
 
 
 def test_use_is_noted_once_a_day(local: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
-    published = dataclasses.replace(manifest("a"), info={"published": {"time": "2026-01-01T00:00:00+00:00"}})
+    old = "0" * 40, "2026-01-01T00:00:00+00:00"
     calls = record_calls(monkeypatch)
-    local.note_use("a", published)
+    local.note_use("a", *old)
     assert [name for name, _ in calls] == ["get", "put"]
-    local.note_use("a", published)
+    local.note_use("a", *old)
     assert len(calls) == 2
     use._looked.clear()  # as in another process
-    local.note_use("a", published)
+    local.note_use("a", *old)
     assert [name for name, _ in calls] == ["get", "put", "get"]
-    local.publish("b", manifest("b"))
     calls.clear()
-    local.note_use("b", local.open("b"))
-    assert [name for name, _ in calls] == ["get"] * 3
+    local.note_use("b", "0" * 40, records.now())
+    assert calls == []
 
 
 def test_publish_succeeds_where_old_versions_cannot_be_dropped(
