@@ -52,8 +52,8 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
     def __init__(self, store: str | None = None, *, namespace: str | None = None, **settings: Any) -> None:
         resolved = Settings.from_config(store=store, namespace=namespace, **settings)
         hooks = {key: _before(key) for key in HOOKS}
-        if not any(isinstance(dask.config.config.get(key), Hook | Optimizer) for key in HOOKS):
-            # Somebody has put dask's setting back by other means.
+        if not _is_activated():
+            # Somebody has put the configuration back by other means.
             _active.clear()
         self.settings = resolved
         if has_query_planning():
@@ -117,6 +117,9 @@ def deactivate() -> None:
     """
     if active_settings() is None:
         return
+    if not _is_activated():
+        # Somebody has put the configuration back by other means.
+        _active.clear()
     while _active:
         _active[-1].__exit__()
     uninstall()
@@ -177,6 +180,15 @@ def _configured_settings() -> Settings | None:
     except InvalidInputError as error:
         warn_once(f"the pass is off, because the configuration is not what it should be: {error}")
         return None
+
+
+def _is_activated() -> bool:
+    """Say whether what stands in dask's configuration was put there by `activate`."""
+    standing = [dask.config.config.get(key) for key in HOOKS]
+    return any(
+        isinstance(one, Optimizer) or (isinstance(one, Hook) and one.optimizer is not None)
+        for one in standing
+    )
 
 
 def _before(key: str) -> Any:
