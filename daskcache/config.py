@@ -15,6 +15,7 @@ import yaml
 from dask.utils import parse_timedelta
 
 from daskcache.errors import InvalidInputError
+from daskcache.locations import join_root, to_root
 
 __all__ = [
     "CodeVersions",
@@ -79,7 +80,8 @@ class Settings:
     """
 
     store: str
-    """URL or absolute path of the store's root."""
+    """URL or absolute path of the store's root; or what `daskcache.locations.to_root` makes of one with options, or
+    of levels."""
     namespace: str = "default"
     """Where names are looked up and put."""
     mode: Mode = "readwrite"
@@ -150,6 +152,7 @@ class Settings:
         # By full names, because dask keeps what an environment variable set under an underscored key.
         values: dict[str, Any] = {
             "store": dask.config.get("daskcache.store", None),
+            "storage_options": dask.config.get("daskcache.storage-options", None),
             "namespace": dask.config.get("daskcache.namespace", "default"),
             "mode": dask.config.get("daskcache.mode", "readwrite"),
             "policy": dask.config.get("daskcache.policy", "checkpoints"),
@@ -236,8 +239,7 @@ def pool_root(store: str, namespace: str, pool: Pool) -> str:
     """
     if pool == "shared":
         return store
-    path, mark, query = store.partition("?") if "://" in store else (store, "", "")
-    return f"{path.rstrip('/')}/namespaces/{namespace}/@{mark}{query}"
+    return join_root(store, f"namespaces/{namespace}/@")
 
 
 def parse_seconds(text: object, what: str) -> float:
@@ -311,12 +313,8 @@ def _normalize(values: dict[str, Any]) -> dict[str, Any]:
     values = {**values, "mode": mode}
     for name, allowed in _CHOICES.items():
         _check_choice(_KEYS.get(name, name.replace("_", "-")), values[name], allowed)
-    store = values["store"] or default_store()
-    if not isinstance(store, str | os.PathLike):
-        raise InvalidInputError(f"daskcache.store is {store!r}; expected a path or a URL")
-    store = os.fspath(store)
-    if "://" not in store:
-        store = os.path.abspath(os.path.expanduser(store))
+    values = dict(values)
+    store = to_root(values["store"] or default_store(), values.pop("storage_options", None))
     if not isinstance(values["namespace"], str) or not values["namespace"]:
         raise InvalidInputError(f"daskcache.namespace is {values['namespace']!r}; expected a name")
     return {

@@ -158,10 +158,11 @@ def join_root(root: str, path: str) -> str:
     found = parse_root(root)
 
     def below(location: Location) -> Location:
+        url, mark, query = location.url.partition("?") if "://" in location.url else (location.url, "", "")
         within = location.within or location.url
         return replace(
             location,
-            url=f"{location.url.rstrip('/')}/{path}",
+            url=f"{url.rstrip('/')}/{path}{mark}{query}",
             within=None if location.max_size is None else within,
         )
 
@@ -241,7 +242,9 @@ def _location(store: Any, options: Mapping[str, Any], complete: bool) -> Locatio
         if isinstance(found, Location):
             return found
         raise InvalidInputError("levels of levels are not needed: name all of them in one sequence")
-    values = dict(store) if isinstance(store, Mapping) else {"url": store}
+    given = store if isinstance(store, Mapping) else {"url": store}
+    # dask's configuration takes hyphens for underscores.
+    values = {str(name).replace("-", "_"): value for name, value in given.items()}
     unknown = sorted(values.keys() - set(_FIELDS), key=str)
     if unknown:
         raise InvalidInputError(f"daskcache.store has the unknown keys {unknown}; known are {list(_FIELDS)}")

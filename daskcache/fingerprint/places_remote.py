@@ -349,7 +349,7 @@ def place_of_store(store: Store) -> Place:
         return place_of_filesystem(store.fs, store.path)
     kind = f"{type(store).__module__}.{type(store).__qualname__}"
     if is_plainly(store, ObjectStore):
-        inner: Any = store.store  # type: ignore[attr-defined]
+        inner: Any = store.store
         if type(inner).__name__ == "LocalStore" and inner.prefix is not None:
             return LocalPlace(str(inner.prefix))
         if type(inner).__name__ == "MemoryStore":
