@@ -138,12 +138,16 @@ class _Reader:
 
     def facts(self) -> Facts:
         digest = self.digest(self.code)
+        reads = (*self.closure, *self.globals)
+        names = {read.name for read in reads}
         imports = {
             target._replace(attributes=(*target.attributes, *read.attributes), call=read.call)
             for name, target in self.bound
-            for read in (*self.closure, *self.globals)
+            for read in reads
             if read.name == name
         }
+        # A nested class holds what its body imports as attributes, which have no names of their own.
+        imports |= {target for name, target in self.bound if name not in names}
         free = {read for read in self.closure if read.name in self.code.co_freevars}
         return Facts(digest, tuple(sorted(self.globals)), tuple(sorted(free)), tuple(sorted(imports)))
 

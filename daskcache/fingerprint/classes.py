@@ -53,6 +53,28 @@ _NOT_OF_THE_BODY = frozenset(
         "__pydantic_parent_namespace__",
     ]
 )
+# What enum derives of the members and of the bases.
+_TABLES_OF_ENUMS = frozenset(
+    [
+        "__new__",
+        "_all_bits_",
+        "_boundary_",
+        "_flag_mask_",
+        "_hashable_values_",
+        "_inverted_",
+        "_member_map_",
+        "_member_names_",
+        "_member_type_",
+        "_new_member_",
+        "_singles_mask_",
+        "_unhashable_values_",
+        "_unhashable_values_map_",
+        "_use_args_",
+        "_value2member_map_",
+        "_value_repr_",
+    ]
+)
+_OF_MEMBERS = frozenset({"__objclass__", "_inverted_", "_name_", "_sort_order_", "_value_"})
 # Py_TPFLAGS_HEAPTYPE and Py_TPFLAGS_IMMUTABLETYPE
 _HEAP_TYPE, _IMMUTABLE_TYPE = 1 << 9, 1 << 8
 _OF_PYTHON = frozenset({"builtins", "abc", "enum", "typing", "types"})
@@ -130,11 +152,45 @@ def _enum_class(fp: Fingerprinter, obj: enum.EnumMeta) -> Node:
         and (not key.startswith("_") or key in {"_missing_", "__call__", "__str__", "__format__", "__init__"})
         and not _is_enums_own(key, value)
     }
+    children: list[Any] = [tuple(members), list(members.values()), inherited, defined]
+    labels = ["names", "values", "bases", "attributes"]
+    more = {
+        "methods": {
+            key: value for key, value in sorted(vars(obj).items()) if _is_hidden(obj, key, value, defined)
+        },
+        "attributes of members": {
+            name: state for name, member in _members(obj).items() if (state := _state(member))
+        },
+        "metaclass": None if type(obj) is enum.EnumMeta else type(obj),
+    }
+    for label, value in more.items():
+        if value:
+            children += [label, value]
+            labels += [label, label]
     return Node(
-        (tuple(members), list(members.values()), inherited, defined),
+        children,
         lambda parts: fp.combine(b"enum class", [ENVIRONMENT, obj.__name__.encode(), *parts]),
-        (f"class {name_of(obj)} → names", "values", "bases", "attributes"),
+        [f"class {name_of(obj)} → {label}" for label in labels],
     )
+
+
+def _is_hidden(obj: Any, key: str, value: object, defined: dict[str, Any]) -> bool:
+    """Whether the user's class body made something whose name begins like enum's own tables."""
+    return (
+        key.startswith("_")
+        and key not in defined
+        and key not in _NOT_OF_THE_BODY
+        and key not in _TABLES_OF_ENUMS
+        and key not in obj.__members__
+        and getattr(value, "__module__", None) != "enum"
+        and not isinstance(value, types.WrapperDescriptorType | types.MethodDescriptorType)
+    )
+
+
+def _state(member: enum.Enum) -> dict[str, Any]:
+    """Give what the user's code has put on a member besides its name and value."""
+    left_out = _OF_MEMBERS | derived_names(type(member))
+    return {key: value for key, value in sorted(vars(member).items()) if key not in left_out}
 
 
 def _members(obj: Any) -> dict[str, Any]:
@@ -158,6 +214,11 @@ def derived_names(kind: type) -> frozenset[str]:
         for name, value in vars(base).items()
         if type(value).__name__ == "cached_property"
     )
+
+
+@handles("typing:TypeAliasType")
+def _alias(fp: Fingerprinter, obj: Any) -> Node:
+    return combine_items(fp, b"type alias", (obj.__name__, obj.__type_params__, obj.__value__))
 
 
 @handles("types:DynamicClassAttribute", "enum:property")

@@ -248,6 +248,7 @@ def _add_read(
     for seen, rest in _follow(value, attributes):
         if not _is_users(fp, seen):
             _refuse(find_impurity(seen, rest, call), call, fp, parts, title, step)
+    _add_patched(fp, parts, kind, name, value, attributes)
     shown = name
     while isinstance(value, ModuleType) and attributes and fp.home(value.__name__).kind == "user":
         module = value
@@ -258,6 +259,18 @@ def _add_read(
         attributes = attributes[1:]
     if kind != "closure" or shown != name or isinstance(value, ModuleType):
         parts.add(kind, shown, value)
+
+
+def _add_patched(
+    fp: Fingerprinter, parts: _Parts, kind: str, name: str, value: object, attributes: tuple[str, ...]
+) -> None:
+    """Add code of the user's that was put in an installed module, for whose own code a version stands."""
+    owner = value
+    for seen, rest in _follow(value, attributes):
+        is_foreign = isinstance(owner, ModuleType) and fp.home(owner.__name__).kind != "user"
+        if is_foreign and isinstance(seen, FunctionType | type) and _is_users(fp, seen):
+            parts.add(kind, ".".join((name, *attributes[: len(attributes) - len(rest)])), seen)
+        owner = seen
 
 
 def _is_users(fp: Fingerprinter, value: object) -> bool:
@@ -325,6 +338,8 @@ def _add_import(fp: Fingerprinter, parts: _Parts, func: FunctionType, target: Im
     for seen, rest in _follow(module, target.attributes):
         why = find_impurity(seen, rest, target.call)
         _refuse(why, target.call, fp, parts, title, f"import {dotted}")
+    if module is not None:
+        _add_patched(fp, parts, "import", bound, module, target.attributes)
     parts.add("import", bound, _Installed(full))
 
 

@@ -38,7 +38,8 @@ _REASONS = {
         "nt.listdir nt.scandir nt.stat nt.lstat nt.getcwd "
         "os.walk os.fwalk glob.glob glob.iglob genericpath.exists genericpath.isfile genericpath.isdir "
         "genericpath.getmtime genericpath.getsize genericpath.getctime genericpath.getatime "
-        "pathlib.Path.cwd pathlib.Path.home posixpath.expanduser ntpath.expanduser"
+        "pathlib.Path.cwd pathlib.Path.home posixpath.expanduser ntpath.expanduser "
+        "importlib.resources.* pkgutil.get_data linecache.*"
     ),
     "reads the environment": (
         "os.getenv os.getenvb os._Environ posix.getpid posix.getppid posix.getlogin posix.uname posix.times "
@@ -56,7 +57,8 @@ _REASONS = {
     ),
     "runs or looks up code by name": (
         "builtins.eval builtins.exec builtins.compile builtins.globals builtins.__import__ "
-        "importlib.import_module importlib.__import__ importlib.reload runpy.*"
+        "importlib.import_module importlib.__import__ importlib.reload runpy.* "
+        "sys.modules sys._getframe inspect.currentframe inspect.stack inspect.getsource inspect.getsourcelines"
     ),
     "asks the user": "builtins.input builtins.breakpoint",
     "talks to the network": (
