@@ -171,7 +171,7 @@ def list_outputs(
         direct = [block for block in getattr(task, "dependencies", ()) if block in rest]
         if direct:
             # It holds them all anyway.
-            finish = Task(key, _finish, pack(direct), List(*map(TaskRef, direct)), task)
+            finish = Task(key, _finish, task, pack(direct), List(*map(TaskRef, direct)))
             layers[key] = MaterializedLayer({**layer, key: finish}, annotations=layer.annotations)
             for block in direct:
                 del rest[block]
@@ -295,7 +295,7 @@ def _first(value: Any, after: Any) -> Any:
     return value
 
 
-def _finish(pack: Pack, blocks: Sequence[Any], value: Any) -> Any:
+def _finish(value: Any, pack: Pack, blocks: Sequence[Any]) -> Any:
     pack.put([form_of(block) for block in blocks])
     return value
 
@@ -329,3 +329,7 @@ def _publish(publication: Publication, written: Sequence[Sequence[None]]) -> Non
             f"the result is right, but was not published: {error}",
             about=unstored_in(publication.run.partition("-")[0]),
         )
+
+
+_first.__daskcache_transparent__ = True  # type: ignore[attr-defined]
+_finish.__daskcache_transparent__ = True  # type: ignore[attr-defined]

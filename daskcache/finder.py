@@ -14,7 +14,7 @@ from daskcache.errors import ReadOnlyError, StoreFullError, warn_once
 from daskcache.forgetting import Reuse
 from daskcache.listing import Listing
 from daskcache.outputs import OutputPlace
-from daskcache.plan import Target
+from daskcache.plan import Plan, Target
 from daskcache.pool import StoredBlock
 from daskcache.publishing import announce_run, record_id
 from daskcache.tokens import GraphTokens
@@ -103,6 +103,12 @@ class Finder:
         """Say where a block goes that is stored whatever form it turns out to have."""
         settings = self._settings
         return OutputPlace(settings.pool_root, settings.namespace, self._function(key), settings.codecs)
+
+    def place_of_intermediate(self, plan: Plan, key: Key) -> OutputPlace | None:
+        """Say where a block goes if it is worth it; None for one that is stored anyway, and one that is only read."""
+        if key in plan.loads or key in plan.writes or self._function(key) == self._data:
+            return None
+        return self.place(key)
 
     def find(self, key: Key, token: bytes) -> StoredBlock | None:
         """Give the stored block that may take a task's place, or None."""

@@ -5,6 +5,7 @@ It tokens the graph's blocks, looks up which are stored, and puts loads and writ
 
 from __future__ import annotations
 
+import functools
 import logging
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from daskcache.catalog import Catalog
 from daskcache.checkpoints import CheckpointLayer, find_checkpoints, write_layer
 from daskcache.completion import list_outputs, publish_checkpoints
 from daskcache.config import Settings
+from daskcache.costs import weigh
 from daskcache.dask_internals import Blockwise, DataNode, Key, Task
 from daskcache.errors import StoreError, UncacheableError, warn_once
 from daskcache.finder import Finder, may_read, may_write
@@ -87,12 +89,14 @@ class Optimizer:
             What dask's optimizer makes of the rewritten graph. Where the store cannot be reached, of the graph as it
             was, with one warning.
         """
+        weighing: Callable[[Any], Any] = _leave
         try:
-            dsk = rewrite(dsk, keys, self.settings, self.client)
+            dsk, weighing = _rewrite(dsk, keys, self.settings, self.client)
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
         optimize: Any = self.chained or dask.array.optimization.optimize
-        return look_first(optimize(dsk, keys, **kwargs), set(flatten([keys], container=(list, set))))
+        optimized = look_first(optimize(dsk, keys, **kwargs), set(flatten([keys], container=(list, set))))
+        return weighing(optimized)
 
 
 def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None = None) -> Any:
@@ -119,8 +123,15 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
     StoreError
         The store cannot be read.
     """
+    return _rewrite(dsk, keys, settings, client)[0]
+
+
+def _rewrite(
+    dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None
+) -> tuple[Any, Callable[[Any], Any]]:
+    """Rewrite a graph, and say what is to be done with what dask makes of it."""
     if settings.mode == "off":
-        return dsk
+        return dsk, _leave
     outputs = list(flatten(keys)) if isinstance(keys, list | set | tuple) and not _is_key(keys) else [keys]
     if not isinstance(dsk, HighLevelGraph):
         dsk = HighLevelGraph.from_collections(f"graph-{id(dsk)}", dsk, dependencies=())
@@ -128,7 +139,7 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
     index: Any = Catalog.of(settings).token_index() if may_read(settings) else {}
     stores_outputs = settings.policy != "checkpoints" and may_write(settings)
     if not checkpoints and not len(index) and not stores_outputs:
-        return dsk
+        return dsk, _leave
     tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings))
     finder = Finder(dsk, tokens, checkpoints, index, settings)
     finder.identify(outputs)
@@ -144,8 +155,9 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
     finder.announce(run)
     plan = make_plan(tokens, outputs, find=finder.find, target=finder.target, wants=finder.wants)
     _report(plan, settings)
-    if plan.is_trivial:
-        return dsk
+    weighs = settings.policy == "auto" and stores_outputs
+    if plan.is_trivial and not weighs:
+        return dsk, _leave
     runs.announce(_figures(run, plan, settings), elsewhere=client is not None)
     writer = writer_for(tokens.fingerprinter, settings, run)
     recovery = Recovery(dsk, tokens, finder.find, writer if may_write(settings) else None, run)
@@ -163,16 +175,20 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
         return keep_layer(layer, finder.place((layer.output, *next(iter(targets)))), targets, writer)
 
     rewritten = substitute(dsk, plan, write, write_all)
-    if plan.writes:
+    if plan.writes or weighs:
         rewritten = guard_sources(rewritten, tokens)
     kept = {key: target for key, target in plan.writes.items() if isinstance(target, bytes)}
     if kept:
         rewritten = list_outputs(rewritten, outputs, kept, finder.place, tokens.fingerprinter, run)
+    weighing: Callable[[Any], Any] = _leave
+    if weighs:
+        place = functools.partial(finder.place_of_intermediate, plan)
+        weighing = functools.partial(weigh, wanted=set(outputs), tokens=tokens, place=place, writer=writer)
     if not finder.writes:
-        return rewritten
+        return rewritten, weighing
     # Where all blocks were stored already, the object may not have been published under this name.
     numblocks = {name: _numblocks(dsk.layers[name]) for name in checkpoints}
-    return publish_checkpoints(
+    published = publish_checkpoints(
         rewritten,
         outputs,
         checkpoints,
@@ -183,6 +199,11 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
         lambda layers: describe_recipe(tokens, dsk, layers),
         run,
     )
+    return published, weighing
+
+
+def _leave(dsk: Any) -> Any:
+    return dsk
 
 
 def _warn_of_stale(stale: frozenset[tuple[str, str]]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +35,7 @@ Form = tuple[tuple[int, ...], np.dtype[Any]]
 """A block's shape and dtype."""
 
 _FINALIZE = "finalize-"
-_FLUSH_S = 10.0
+_FLUSH_S = 2.0
 _MOST_JOURNALS = 8
 
 
@@ -306,7 +305,8 @@ class Pack:
                 about=unstored_in(self.run),
             )
             return
-        targets: dict[OutputPlace, list[StoredBlock]] = {}
+        targets = _journal_of(self.run).take()
+        noted = {block.token for blocks in targets.values() for block in blocks}
         for number, (place, form) in enumerate(zip(self.places, forms, strict=True)):
             token = self.tokens[20 * number : 20 * number + 20]
             try:
@@ -314,7 +314,7 @@ class Pack:
             except UncacheableError as error:
                 logger.info("a block is not stored: %s", error)
                 continue
-            if target is not None:
+            if target is not None and token not in noted:
                 targets.setdefault(place, []).append(target)
         _list_stored(targets, self.run)
 
@@ -343,15 +343,24 @@ class _Journal:
     run: str
     lock: threading.Lock = field(default_factory=threading.Lock)
     pending: dict[OutputPlace, list[StoredBlock]] = field(default_factory=dict)
-    since: float = field(default_factory=time.monotonic)
 
     def note(self, target: StoredBlock, place: OutputPlace) -> None:
         with self.lock:
+            is_first = not self.pending
             self.pending.setdefault(place, []).append(target)
-            if time.monotonic() - self.since < _FLUSH_S:
-                return
-            pending, self.pending, self.since = self.pending, {}, time.monotonic()
-        _list_stored(pending, self.run)
+        if is_first:
+            # One document for all that some seconds bring.
+            timer = threading.Timer(_FLUSH_S, self.flush)
+            timer.daemon = True
+            timer.start()
+
+    def take(self) -> dict[OutputPlace, list[StoredBlock]]:
+        with self.lock:
+            pending, self.pending = self.pending, {}
+            return pending
+
+    def flush(self) -> None:
+        _list_stored(self.take(), self.run)
 
 
 _journals: dict[str, _Journal] = {}

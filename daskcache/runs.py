@@ -7,11 +7,12 @@ import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
 from daskcache import cluster
 from daskcache.errors import DaskcacheError
+from daskcache.weighed import Weighed, is_weighed, merge
 
 __all__ = ["Figures", "Run", "last_run"]
 
@@ -62,6 +63,8 @@ class Figures:
     """Blocks that were computed, but could not or may not be stored."""
     lost: int = 0
     """Stored blocks that could not be read, and were computed again."""
+    weighed: Mapping[str, Weighed] = field(default_factory=dict)
+    """Under the policy ``auto``: by layer, what its blocks cost to compute and to store, and what became of them."""
 
 
 class Job(Protocol):
@@ -268,7 +271,7 @@ class Run:
             f"{of.loaded} loaded, {of.shared} shared>"
         )
 
-    def _add(self, counts: Mapping[str, int]) -> None:
+    def _add(self, counts: Mapping[str, Any]) -> None:
         with self._lock:
             if self._is_final:
                 return  # an event that comes late
@@ -276,6 +279,7 @@ class Run:
             changes: dict[str, Any] = {
                 name: getattr(figures, name) + count for name, count in counts.items() if name in _COUNTS
             }
+            changes["weighed"] = merge(figures.weighed, counts)
             changes["seconds"] = time.perf_counter() - self._begun
             self._figures = replace(figures, **changes)
 
@@ -421,7 +425,7 @@ def receive(message: Mapping[str, Any]) -> None:
     if found is None:
         # Events of workers do not wait for those of the scheduler.
         found = begin(Figures(run, kind="compute"))
-    found._add({name: int(message.get(name, 0)) for name in _COUNTS})
+    found._add({name: value for name, value in message.items() if name in _COUNTS or is_weighed(name)})
 
 
 class _Sender:
@@ -432,7 +436,7 @@ class _Sender:
         self._counts: dict[str, Counter[str]] = {}
         self._lock = threading.Lock()
 
-    def add(self, run: str, counts: Mapping[str, int]) -> None:
+    def add(self, run: str, counts: Mapping[str, Any]) -> None:
         with self._lock:
             is_first = not self._counts
             self._counts.setdefault(run, Counter()).update(counts)
@@ -453,7 +457,7 @@ class _Sender:
 _senders: weakref.WeakKeyDictionary[Any, _Sender] = weakref.WeakKeyDictionary()
 
 
-def note(run: str, **counts: int) -> None:
+def note(run: str, **counts: float) -> None:
     """Count what a task did.
 
     Parameters

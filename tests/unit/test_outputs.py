@@ -1,6 +1,7 @@
 """The policy ``outputs``: what is computed for the user is stored, small or large, and a second run calls no producer."""
 
 import os
+import time
 
 import dask
 import dask.array as da
@@ -226,11 +227,14 @@ def fail_at_the_third(block):
 
 def test_a_run_that_fails_keeps_what_it_listed(store_root, monkeypatch):
     """As one that is killed: what was stored some time ago is listed already."""
-    monkeypatch.setattr("daskcache.outputs._FLUSH_S", 0.0)
+    monkeypatch.setattr("daskcache.outputs._FLUSH_S", 0.3)
     with daskcache.activate(policy="outputs"), dask.config.set(scheduler="sync"):
         with pytest.raises(RuntimeError, match="this one"):
             produced(fail_at_the_third).compute()
         count()
+        deadline = time.monotonic() + 10
+        while not list_packs(str(store_root), "default") and time.monotonic() < deadline:
+            time.sleep(0.01)
         for _ in range(3):
             producers._note()
         assert (produced(fail_at_the_third).compute() == EXPECTED).all()

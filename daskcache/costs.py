@@ -1,0 +1,291 @@
+"""The policy ``auto``: store the blocks that took much longer to compute than storing and loading them takes.
+
+Tasks are weighed as dask has fused them, so that nothing comes between what it fuses. What a block cost is what its task
+took, and its share of what the blocks cost that it was made of: a block that three others need counts a third for each.
+Of what ran in other processes nothing is known, and nothing is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dask.utils import key_split
+
+from daskcache.dask_internals import GETTERS, Alias, DataNode, Key, Task
+from daskcache.errors import NotStoredError, StoreError
+from daskcache.outputs import OutputPlace, form_of, keep_output
+from daskcache.pool import StoredBlock
+from daskcache.runs import note
+from daskcache.tokens import GraphTokens, has_effect
+from daskcache.weighed import Weighed, to_counts
+from daskcache.writing import Writer
+
+__all__ = ["WORTH", "Question", "weigh", "weigh_block", "weigh_tasks"]
+
+logger = logging.getLogger("daskcache")
+
+WORTH = 5
+"""How many times longer than storing and loading it a block must have taken. Storing is about half of the two, so that a
+run that stores all of its blocks takes a tenth longer."""
+
+_LATENCY_S = 0.005
+_BYTES_PER_S = 100e6
+_SMALL = 2**16
+_MOST_RUNS = 8
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """What has to be known to weigh one block."""
+
+    key: Key
+    """The task's key."""
+    layer: str
+    """What people call its layer."""
+    place: OutputPlace | None
+    """Where the block would go; None where it is only measured."""
+    token: bytes
+    """Its token; empty where it is only measured."""
+    writer: Writer
+    """The run's checks."""
+    inputs: tuple[tuple[Key, int], ...]
+    """The tasks whose blocks it is made of, and how many tasks share each."""
+
+
+def weigh(
+    dsk: Any,
+    wanted: Collection[Key],
+    tokens: GraphTokens,
+    place: Callable[[Key], OutputPlace | None],
+    writer: Writer,
+) -> Any:
+    """Weigh the blocks of a graph that dask has optimised.
+
+    Parameters
+    ----------
+    dsk : HighLevelGraph or Mapping
+        What dask's optimizer gave.
+    wanted : collection of Hashable
+        The keys that are wanted; these are stored anyway.
+    tokens : GraphTokens
+        The graph before.
+    place : callable
+        Says where the block of a key would go; None for one that is stored, loaded, or only read.
+    writer : Writer
+        The run's checks.
+
+    Returns
+    -------
+    HighLevelGraph or Mapping
+        With as many tasks of the same keys. `dsk` itself where the user has switched dask's fusing off.
+    """
+    if not isinstance(dsk, dict):
+        return dsk
+    # dask calls what it has fused by another name, for which the old one is an alias.
+    targets = {key: node.target for key, node in dsk.items() if isinstance(node, Alias)}
+    names = {target: key for key, target in targets.items()}
+    dependents = Counter(
+        targets.get(dep, dep) for key, node in dsk.items() if key not in targets for dep in node.dependencies
+    )
+    measured = {
+        key
+        for key, node in dsk.items()
+        # Not subclasses, such as containers; and nothing that is run for what it does.
+        if type(key) is tuple
+        and type(node) is Task
+        and key not in wanted
+        and names.get(key) not in wanted
+        and dependents[key]
+        and not has_effect(node)
+    }
+    result = dict(dsk)
+    for key in measured:
+        node, name = dsk[key], names.get(key, key)
+        token = tokens.token(name) if type(name) is tuple else None
+        goes = place(name) if token is not None and node.func not in GETTERS else None
+        needed = {targets.get(dep, dep) for dep in node.dependencies} & measured
+        inputs = tuple((dep, dependents[dep]) for dep in needed)
+        question = Question(key, key_split(key), goes, token or b"", writer, inputs)
+        timed = _TimedTask(key, node.func, *node.args, _data_producer=node.data_producer, **node.kwargs)
+        result[key] = Task(key, weigh_block, timed, DataNode(None, question))
+    return result
+
+
+class _TimedTask(Task):
+    """A task that notes, for the thread that runs it, how long it took. It has the token of the task that it is."""
+
+    __slots__ = ()
+
+    def __call__(self, values: Any = ()) -> Any:
+        start = time.perf_counter()
+        result = super().__call__(values)
+        _here.seconds = time.perf_counter() - start
+        return result
+
+
+_here = threading.local()
+
+
+def weigh_block(block: Any, question: Question) -> Any:
+    """Store a block if it is worth it.
+
+    Parameters
+    ----------
+    block : object
+        What a task returned.
+    question : Question
+        What it is, and where it would go.
+
+    Returns
+    -------
+    object
+        The block; where another writer stored other bytes under its token before, those.
+    """
+    seconds = getattr(_here, "seconds", None)
+    _here.seconds = None
+    if seconds is None:
+        return block  # it was taken apart on its way
+    costs = _costs_of(question.writer.run)
+    seconds += costs.take(question.inputs)
+    form = form_of(block)
+    if form is None or question.place is None:
+        costs.put(question.key, seconds)
+        return block
+    nbytes = int(getattr(block, "nbytes", 0))
+    rate = _rate_of(question.place.root)
+    takes = rate.estimate(nbytes)
+    is_worth = seconds >= WORTH * takes
+    if is_worth:
+        start = time.perf_counter()
+        block = keep_output(block, question.place, question.token, question.writer)
+        rate.note_write(nbytes, time.perf_counter() - start)
+        if rate.wants_read:
+            _try_read(rate, question.place.block(question.token, form))
+    # Whoever needs it again loads it.
+    costs.put(question.key, min(takes, seconds) if is_worth else seconds)
+    found = Weighed(int(is_worth), int(not is_worth), seconds, takes, nbytes)
+    note(question.writer.run, **to_counts(question.layer, found))
+    return block
+
+
+weigh_block.__daskcache_transparent__ = True  # type: ignore[attr-defined]
+
+
+def _try_read(rate: _Rate, block: StoredBlock) -> None:
+    start = time.perf_counter()
+    try:
+        block[...]
+    except (NotStoredError, StoreError) as error:
+        logger.info("how fast the store is read is not known: %s", error)
+        return
+    rate.note_read(block.nbytes, time.perf_counter() - start)
+
+
+@dataclass(slots=True, eq=False)
+class _Costs:
+    """What the blocks of one run cost, that this process computed, until all that need them have run."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    seconds: dict[Key, float] = field(default_factory=dict)
+    taken: Counter[Key] = field(default_factory=Counter)
+
+    def put(self, key: Key, seconds: float) -> None:
+        with self.lock:
+            self.seconds[key] = seconds
+
+    def take(self, inputs: tuple[tuple[Key, int], ...]) -> float:
+        total = 0.0
+        with self.lock:
+            for key, sharers in inputs:
+                total += self.seconds.get(key, 0.0) / sharers
+                self.taken[key] += 1
+                if self.taken[key] >= sharers:
+                    self.seconds.pop(key, None)
+                    del self.taken[key]
+        return total
+
+
+@dataclass(slots=True, eq=False)
+class _Rate:
+    """How fast a store is for this process: means in which new measurements count more."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    latency_s: dict[str, float] = field(default_factory=dict)
+    s_per_byte: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def wants_read(self) -> bool:
+        return "read" not in self.latency_s and "read" not in self.s_per_byte
+
+    def estimate(self, nbytes: int) -> float:
+        return sum(
+            self.latency_s.get(what, _LATENCY_S) + nbytes * self.s_per_byte.get(what, 1 / _BYTES_PER_S)
+            for what in ("write", "read")
+        )
+
+    def note_write(self, nbytes: int, seconds: float) -> None:
+        self._note("write", nbytes, seconds)
+
+    def note_read(self, nbytes: int, seconds: float) -> None:
+        self._note("read", nbytes, seconds)
+
+    def _note(self, what: str, nbytes: int, seconds: float) -> None:
+        with self.lock:
+            if nbytes < _SMALL:
+                self.latency_s[what] = _mean(self.latency_s.get(what), seconds)
+            else:
+                rest = max(seconds - self.latency_s.get(what, 0.0), 0.0)
+                self.s_per_byte[what] = _mean(self.s_per_byte.get(what), rest / nbytes)
+
+
+def _mean(old: float | None, new: float) -> float:
+    return new if old is None else 0.7 * old + 0.3 * new
+
+
+_lock = threading.Lock()
+_costs: dict[str, _Costs] = {}
+_rates: dict[str, _Rate] = {}
+
+
+def _costs_of(run: str) -> _Costs:
+    with _lock:
+        if run not in _costs:
+            while len(_costs) >= _MOST_RUNS:
+                del _costs[next(iter(_costs))]
+            _costs[run] = _Costs()
+        return _costs[run]
+
+
+def _rate_of(root: str) -> _Rate:
+    with _lock:
+        return _rates.setdefault(root, _Rate())
+
+
+def weigh_tasks(graph: Mapping[Key, Any]) -> list[Question]:
+    """List what a graph weighs.
+
+    Parameters
+    ----------
+    graph : mapping of Hashable to GraphNode
+        What `weigh` gave.
+
+    Returns
+    -------
+    list of Question
+        Of blocks that may be stored.
+
+    Examples
+    --------
+    >>> weigh_tasks({})
+    []
+    """
+    asked = [
+        node.args[1].value for node in graph.values() if isinstance(node, Task) and node.func is weigh_block
+    ]
+    return [question for question in asked if question.place is not None]

@@ -1,0 +1,122 @@
+"""The policy ``auto``: intermediate blocks that took long are stored, others are not, and both can be told."""
+
+import time
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+import daskcache
+from daskcache.costs import WORTH, Question, weigh_block, weigh_tasks
+from daskcache.dask_internals import DataNode, Task
+from daskcache.fingerprint import Fingerprinter
+from daskcache.tokens import GraphTokens
+from tests import producers
+from tests.producers import count, doubled, objects, produced
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path, monkeypatch):
+    directory = tmp_path / "calls"
+    directory.mkdir()
+    monkeypatch.setenv(producers.CALLS, str(directory))
+    monkeypatch.setattr("daskcache.costs._rates", {})
+
+
+def slow(seconds=0.2):
+    return produced(producers.slowly, seconds)
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_a_costly_intermediate_is_stored(store_root, scheduler):
+    with daskcache.activate(policy="auto"), dask.config.set(scheduler=scheduler):
+        x = slow()
+        assert dask.compute(x.sum(), x.max()) == (132, 22)
+        assert count() == 4
+        found = daskcache.last_run().weighed
+        assert (found["slowly"].stored, found["slowly"].left) == (4, 0)
+        assert found["slowly"].compute_s >= 4 * 0.2
+        assert found["slowly"].compute_s >= WORTH * found["slowly"].store_s > 0
+        assert repr(found["slowly"]).startswith("<4 of 4 blocks stored: one took 0.2")
+        # Another analysis of the same blocks.
+        assert slow().min().compute() == 0
+        assert count() == 0
+
+
+def test_a_cheap_intermediate_is_not(store_root):
+    with daskcache.activate(policy="auto"), dask.config.set(scheduler="sync"):
+        x = doubled()
+        assert dask.compute(x.sum(), x.max()) == (132, 22)
+        found = daskcache.last_run().weighed
+        assert (found["double"].stored, found["double"].left) == (0, 4)
+        assert len(objects(store_root)) == 2, "the results alone"
+
+
+def test_what_a_block_depends_on_counts(store_root):
+    """The sums of blocks are cheap by themselves, and no more so where the blocks they are made of took long."""
+    with (
+        daskcache.activate(policy="auto"),
+        dask.config.set({"scheduler": "sync", "optimization.fuse.active": None}),
+    ):
+        x = slow(0.3).rechunk(6)
+        assert x.sum().compute() == 132
+        found = daskcache.last_run().weighed
+        assert sum(one.stored for one in found.values()) >= 4
+        assert slow(0.3).rechunk(6).mean().compute() == 11
+        count()
+        assert (slow(0.3).rechunk(6) + 1).max().compute() == 23
+        assert count() == 0
+
+
+def test_a_planned_graph_keeps_its_tokens(store_root):
+    with daskcache.activate(policy="auto"):
+        x = slow(0.0)
+        y = (x.sum() + x.max()) * 2
+        token = GraphTokens(y.dask, Fingerprinter()).token((y.name,))
+        (planned,) = dask.optimize(y)
+        assert weigh_tasks(dict(planned.dask))
+        assert GraphTokens(planned.dask, Fingerprinter()).token((y.name,)) == token
+
+
+def test_as_many_tasks_as_without(store_root):
+    x = slow(0.0)
+    y = dask.compute(x.sum(), x.max())
+    with daskcache.activate(policy="checkpoints"):
+        plain = dict(dask.optimize(x.sum() + x.max())[0].dask)
+    with daskcache.activate(policy="auto"):
+        (planned,) = dask.optimize(x.sum() + x.max())
+    # One notes what the result is, one lists it, and the result waits for that.
+    assert len(dict(planned.dask)) <= len(plain) + 3
+    assert y == (132, 22)
+
+
+def test_a_task_that_was_taken_apart_is_not_weighed():
+    question = Question(("x", 0), "x", None, b"", None, ())
+    assert weigh_block(7, question) == 7
+    assert Task("x", weigh_block, DataNode(None, 7), DataNode(None, question))() == 7
+
+
+def test_cost_of_a_costly_pipeline(store_root):
+    """A run that stores what is worth it takes little longer: storing is about half of a fifth."""
+
+    def run(policy):
+        start = time.perf_counter()
+        with daskcache.activate(policy=policy, namespace=policy), dask.config.set(scheduler="sync"):
+            x = slow(0.1)
+            dask.compute(x.sum(), x.max())
+        return time.perf_counter() - start
+
+    run("auto")
+    plain, cold = run("checkpoints"), run("outputs")
+    assert cold < 1.5 * plain
+
+
+def test_results_under_auto_are_as_without(store_root):
+    x = da.random.default_rng(0).normal(size=(40, 40), chunks=10)
+    y = [(x @ x.T).mean(axis=0), x.rechunk((40, 5)).std(axis=0), da.cumsum(x, axis=1)]
+    plain = dask.compute(*y, scheduler="sync")
+    with daskcache.activate(policy="auto"):
+        for _ in range(2):
+            for one, other in zip(dask.compute(*y, scheduler="sync"), plain, strict=True):
+                assert np.array_equal(one, other)
