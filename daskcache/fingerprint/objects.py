@@ -97,6 +97,8 @@ class Fingerprinter:
 
     digester: Digester
     """Hashes everything, salted."""
+    leaves: dict[type, Callable[[Any], bytes | None]]
+    """Gives plain values their digests by exact type, or None where a part takes a walk: see `leaf`."""
     code_units: dict[tuple[str, str], bytes]
     """Module and qualified name of all of the user's code that was met and can be imported, with its digest."""
     sources: dict[str, bytes]
@@ -131,7 +133,7 @@ class Fingerprinter:
         self.is_of_code = is_of_code
         self.may_read = False
         self.dask_collection = None
-        self._leaves = make_leaves(self.digester)
+        self.leaves = make_leaves(self.digester)
         self._rules: dict[type, Handler] = {}
         self._homes: dict[str | None, tuple[Home, bytes]] = {}
         self._noted: list[tuple[tuple[str, str], object]] = []
@@ -183,7 +185,7 @@ class Fingerprinter:
         UncacheableError
             A part has no deterministic identity; the error's path leads to it.
         """
-        leaf = self._leaves.get(type(obj))
+        leaf = self.leaves.get(type(obj))
         if leaf is not None:
             found = leaf(obj)
             if found is not None:
@@ -313,7 +315,7 @@ class Fingerprinter:
 
     def leaf(self, obj: object) -> bytes | None:
         """Give a plain value's identity, or None where it takes a walk."""
-        leaf = self._leaves.get(type(obj))
+        leaf = self.leaves.get(type(obj))
         return None if leaf is None else leaf(obj)
 
     def has_rule(self, kind: type) -> bool:

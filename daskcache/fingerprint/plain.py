@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import decimal
 import fractions
+import math
 import re
 import types
 import uuid
@@ -44,10 +45,11 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
     dict
         For each type a function that gives a value's digest; for containers, None where a part needs the walk.
     """
-    digest, combine = digester.digest, digester.combine
+    digest, combine = digester.digest, digester.combine_digests
     true, false = digest(b"bool", b"1"), digest(b"bool", b"0")
     none, dots, refusal = (digest(b"constant", name) for name in (b"None", b"Ellipsis", b"NotImplemented"))
     ints: dict[int, bytes] = {}
+    floats: dict[float, bytes] = {}
     strings: dict[str, bytes] = {}
     slices: dict[tuple[int | None, ...], bytes] = {}
 
@@ -58,6 +60,15 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
             found = digest(b"int", value.to_bytes(size, "little", signed=True))
             if len(ints) < _REMEMBERED:
                 ints[value] = found
+        return found
+
+    def fingerprint_float(value: float) -> bytes:
+        # By bytes: -0.0 is not 0.0, though it equals it, and a NaN's payload counts.
+        found = floats.get(value) if value else None
+        if found is None:
+            found = digest(b"float", _pack_double(value))
+            if value and not math.isnan(value) and len(floats) < _REMEMBERED:
+                floats[value] = found
         return found
 
     def fingerprint_str(value: str) -> bytes:
@@ -129,8 +140,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
         types.NotImplementedType: lambda value: refusal,
         bool: lambda value: true if value else false,
         int: fingerprint_int,
-        # By bytes: -0.0 is not 0.0, and a NaN's payload counts.
-        float: lambda value: digest(b"float", _pack_double(value)),
+        float: fingerprint_float,
         complex: lambda value: digest(b"complex", _pack_doubles(value.real, value.imag)),
         str: fingerprint_str,
         bytes: lambda value: digest(b"bytes", value),

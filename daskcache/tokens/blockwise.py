@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
 import dask.array.chunk
@@ -21,7 +21,8 @@ from daskcache.dask_internals import (
     parse_input,
 )
 from daskcache.errors import UncacheableError
-from daskcache.tokens.scope import Literal, Scope
+from daskcache.fingerprint.digest import DIGEST_FRAME, frame
+from daskcache.tokens.scope import FromDependencyError, Literal, Scope
 
 __all__ = ["BlockwiseLayer"]
 
@@ -127,12 +128,6 @@ class BlockwiseLayer:
         bytes
             20 bytes.
         """
-        if self._template is not None:
-            try:
-                return self._template.fill(coords + self.dummies, outer)
-            except UncacheableError:
-                # The rules say where in the task it is.
-                return self.scope(coords, outer).token(self.task)
         scope = self.scope(coords, outer)
         token = scope.token(self.task)
         if not self._is_tried:
@@ -140,6 +135,42 @@ class BlockwiseLayer:
             self._is_tried = True
             self._template = _Template.of(scope.template(self.task), self._blocks, dict(self._inputs))
         return token
+
+    def direct(
+        self, coords: tuple[Any, ...], outer: Scope, tokens: Mapping[Key, Any], waiting: list[Key]
+    ) -> bytes | None:
+        """Give the token of a block of which all inputs are known, once a template has been made.
+
+        Parameters
+        ----------
+        coords : tuple of int
+            The block's numbers.
+        outer : Scope
+            Where the layer's inputs are looked up.
+        tokens : mapping
+            What is known by now.
+        waiting : list
+            Keys are added to it that have to be known first.
+
+        Returns
+        -------
+        bytes or None
+            20 bytes. None, with nothing in `waiting`, where `token` has to say.
+        """
+        if self._template is None:
+            return None
+        if self._others:
+            is_value = outer.tokens.is_value
+            waiting.extend(
+                [dep for dep in self.dependencies(coords) if dep not in tokens and not is_value(dep)]
+            )
+            if waiting:
+                return None
+        try:
+            return self._template.fill(coords + self.dummies, outer, tokens, waiting)
+        except (UncacheableError, FromDependencyError):
+            # The rules say where in the task it is.
+            return None
 
     def scope(self, coords: tuple[Any, ...], outer: Scope) -> Scope:
         """Give the scope in which the layer's task is that of one block."""
@@ -152,17 +183,17 @@ class BlockwiseLayer:
 
 
 class _Template:
-    """The parts of the tokens of a layer's blocks, most of which are the same for each."""
+    """What the tokens of a layer's blocks are hashes of, most of which is the same for each."""
 
-    __slots__ = ("_blocks", "_others", "_parts")
+    __slots__ = ("_blocks", "_others", "_pieces")
 
     def __init__(
         self,
-        parts: list[Any],
+        pieces: list[bytes],
         blocks: list[tuple[int, str, list[int]]],
         others: list[tuple[int, Callable[[tuple[Any, ...]], Any]]],
     ) -> None:
-        self._parts = parts
+        self._pieces = pieces
         self._blocks = blocks
         self._others = others
 
@@ -177,21 +208,42 @@ class _Template:
             return None
         if not all(isinstance(part, bytes | str) for part in parts):
             return None
-        slots = [(number, part) for number, part in enumerate(parts) if isinstance(part, str)]
+        # Framed bytes and, in between, places for digests.
+        pieces, slots = [frame(b"task")], []
+        for part in parts:
+            if isinstance(part, str):
+                pieces[-1] += DIGEST_FRAME
+                slots.append((len(pieces), part))
+                pieces += [b"", b""]
+            else:
+                pieces[-1] += frame(part)
         return cls(
-            parts,
+            pieces,
             [(number, *blocks[slot]) for number, slot in slots if slot in blocks],
             [(number, inputs[slot]) for number, slot in slots if slot not in blocks],
         )
 
-    def fill(self, coords: tuple[Any, ...], outer: Scope) -> bytes:
-        parts = self._parts.copy()
-        look = outer.tokens.look
+    def fill(
+        self, coords: tuple[Any, ...], outer: Scope, tokens: Mapping[Key, Any], waiting: list[Key]
+    ) -> bytes | None:
+        pieces = self._pieces.copy()
         for number, name, positions in self._blocks:
-            parts[number] = look((name, *[coords[p] for p in positions]))
+            key = (name, *[coords[p] for p in positions])
+            found = tokens.get(key)
+            if found is None:
+                if outer.tokens.is_value(key):
+                    pieces[number] = outer.tokens.look(key)
+                else:
+                    waiting.append(key)
+            elif type(found) is bytes:
+                pieces[number] = found
+            else:
+                return None
+        if waiting:
+            return None
         for number, make in self._others:
-            parts[number] = outer.token(make(coords))
-        return outer.tokens.fingerprinter.combine(b"task", parts)
+            pieces[number] = outer.token(make(coords))
+        return outer.tokens.fingerprinter.digester.digest_framed(b"".join(pieces))
 
 
 def _constant(node: Any, coords: tuple[Any, ...]) -> Any:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from daskcache.dask_internals import (
     GETTERS,
@@ -22,9 +22,19 @@ from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.files import FileSource, Seen
 from daskcache.fingerprint.sources import Source
 from daskcache.tokens.blockwise import BlockwiseLayer
-from daskcache.tokens.scope import MISSING, FromDependencyError, Scope
+from daskcache.tokens.direct import Direct, GraphKeys
+from daskcache.tokens.scope import MISSING, FromDependencyError, Known, Scope
 
-__all__ = ["GraphTokens"]
+__all__ = ["GraphTokens", "Settled"]
+
+
+class Settled(NamedTuple):
+    """What has been worked out of a block elsewhere."""
+
+    token: bytes
+    """Its token."""
+    function: bytes
+    """The fingerprint of the function whose result it is, as `GraphTokens.function` gives it."""
 
 
 class GraphTokens:
@@ -36,6 +46,8 @@ class GraphTokens:
         The graph, before any fusion. It is not changed.
     fingerprinter : Fingerprinter
         Gives the identities of functions, literals and sources.
+    known : mapping of Hashable to Settled or UncacheableError, optional
+        What has been worked out elsewhere, of futures of a cluster.
 
     Notes
     -----
@@ -54,8 +66,14 @@ class GraphTokens:
     True
     """
 
-    def __init__(self, dsk: HighLevelGraph | Mapping[Key, Any], fingerprinter: Fingerprinter) -> None:
+    def __init__(
+        self,
+        dsk: HighLevelGraph | Mapping[Key, Any],
+        fingerprinter: Fingerprinter,
+        known: Mapping[Key, Settled | UncacheableError] | None = None,
+    ) -> None:
         self.fingerprinter = fingerprinter
+        self._known = known or {}
         self._layers: dict[str, BlockwiseLayer] = {}
         self._nodes: dict[Key, Any] = {}
         layers = dsk.layers.values() if isinstance(dsk, HighLevelGraph) else [dsk]
@@ -63,13 +81,18 @@ class GraphTokens:
             if isinstance(layer, Blockwise):
                 self._layers[layer.output] = BlockwiseLayer(layer)
             else:
-                self._nodes.update(dict(layer))
-        self._keys = _Keys(self._nodes, self._layers)
-        self.ordinary: dict[int, tuple[Any, bytes]] = {}
+                # Not through the layer, which takes each key by itself.
+                self._nodes.update(layer.mapping if isinstance(layer, MaterializedLayer) else dict(layer))
+        self._keys = GraphKeys(self._nodes, self._layers)
+        self.ordinary: dict[int, Known] = {}
+        self.readers: dict[int, Known] = {}
         self._reads: dict[int, tuple[Any, list[Any]]] = {}
         self._files: dict[FileSource, bytes] = {}
-        self._tokens: dict[Key, bytes | UncacheableError] = {}
+        self._tokens: dict[Key, bytes | UncacheableError] = {
+            key: found.token if isinstance(found, Settled) else found for key, found in self._known.items()
+        }
         self._scope = Scope(self)
+        self._direct = Direct(self, self._scope, self._nodes, self._layers, self._keys, self._tokens)
 
     def token(self, key: Key) -> bytes | None:
         """Give the token of a block.
@@ -134,8 +157,7 @@ class GraphTokens:
         token : bytes
             Its 20 bytes.
         """
-        for key in keys:
-            self._evaluate(key)
+        self._evaluate_all(list(keys))
         for key, token in self._tokens.items():
             if isinstance(token, bytes):
                 yield key, token
@@ -153,6 +175,9 @@ class GraphTokens:
         bytes
             20 bytes, equal for the blocks of a layer; for what is read rather than computed a constant.
         """
+        known = self._known.get(key)
+        if isinstance(known, Settled):
+            return known.function
         layer = self._layer(key)
         if layer is not None:
             return layer.scope(key[1:], self._scope).function(layer.task)
@@ -249,12 +274,19 @@ class GraphTokens:
         """
         if self._layer(key) is not None or key not in self._nodes:
             return MISSING
+        node = self._nodes[key]
+        if type(node) is Task or (type(node) is tuple and node and callable(node[0])):
+            return MISSING
         node = self.node(key)
         if isinstance(node, DataNode):
             return node.value
         if isinstance(node, Alias):
             return self.literal(node.target) if node.target != key else MISSING
         return MISSING if isinstance(node, GraphNode) else node
+
+    def is_value(self, key: Key) -> bool:
+        """Tell whether a key of the graph stands for a value, without anything being computed."""
+        return type(self._nodes.get(key)) is not Task and self.literal(key) is not MISSING
 
     def task(self, key: Key) -> tuple[Scope, Any]:
         """Give the task or value that a key stands for.
@@ -309,20 +341,35 @@ class GraphTokens:
     def _layer(self, key: Key) -> BlockwiseLayer | None:
         return self._layers.get(key[0]) if type(key) is tuple and key else None
 
-    def _evaluate(self, root: Key) -> bytes | UncacheableError:
+    def _evaluate(self, key: Key) -> bytes | UncacheableError:
+        if key not in self._tokens:
+            self._evaluate_all([key])
+        return self._tokens[key]
+
+    def _evaluate_all(self, stack: list[Key]) -> None:
         tokens = self._tokens
-        found = tokens.get(root)
-        if found is not None:
-            return found
-        stack: list[Key] = [root]
         entered: set[Key] = set()
+        ruled: set[Key] = set()
+        direct = self._direct.token
+        missing: list[Key] = []
         while stack:
             key = stack[-1]
             if key in tokens:
                 stack.pop()
                 continue
-            if key not in entered:
+            token = direct(key, missing)
+            if token is not None:
+                tokens[key] = token
+                stack.pop()
+                continue
+            if missing and key not in entered:
                 entered.add(key)
+                stack.extend(missing)
+                missing.clear()
+                continue
+            missing.clear()
+            if key not in ruled:
+                ruled.add(key)
                 # A value in the graph is looked at only where a task wants it whole: most tasks want a region.
                 waiting = [
                     dep
@@ -334,7 +381,6 @@ class GraphTokens:
                     continue
             stack.pop()
             tokens[key] = self._compute(key)
-        return tokens[root]
 
     def _compute(self, key: Key) -> bytes | UncacheableError:
         try:
@@ -345,8 +391,9 @@ class GraphTokens:
             # dask reads a future in a graph as an alias of its own key.
             if node is None or (isinstance(node, GraphNode) and key in node.dependencies):
                 raise UncacheableError(
-                    f"the graph refers to {key!r}, which it does not hold (a future, or data kept on a cluster): "
-                    "how it was computed is not known"
+                    f"the graph refers to {key!r}, which it does not hold (a future, or data kept on a cluster), and "
+                    "cannot be asked for here; cache.persist() asks the cluster what it holds, or do without dask's "
+                    "own persist()"
                 )
             return self._scope.token(node)
         except FromDependencyError as error:
@@ -422,19 +469,3 @@ class GraphTokens:
         if isinstance(found, bytes):
             return found
         raise FromDependencyError(found)
-
-
-class _Keys(Container[Key]):
-    """The keys of a graph, without those of its blockwise layers being listed."""
-
-    def __init__(self, nodes: Mapping[Key, Any], layers: Mapping[str, BlockwiseLayer]) -> None:
-        self._nodes = nodes
-        self._layers = layers
-
-    def __contains__(self, key: object) -> bool:
-        if key in self._nodes:
-            return True
-        if type(key) is not tuple or not key or type(key[0]) is not str:
-            return False
-        layer = self._layers.get(key[0])
-        return layer is not None and layer.has_block(key[1:])

@@ -31,6 +31,7 @@ from daskcache.dask_internals import (
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.declared_files import is_any_declared
+from daskcache.fingerprint.digest import frame
 from daskcache.fingerprint.files import Seen, see_file
 from daskcache.fingerprint.readers import digest_argument, files_in, name_files, reads_of
 from daskcache.tokens.rules import (
@@ -47,7 +48,7 @@ from daskcache.tokens.rules import (
     rename_subscripts,
 )
 
-__all__ = ["MISSING", "FromDependencyError", "Literal", "Scope", "TokenSource"]
+__all__ = ["MISSING", "FromDependencyError", "Known", "Literal", "Scope", "TokenSource"]
 
 MISSING = object()
 _CONTAINERS = {list: b"list", tuple: b"tuple", set: b"set", frozenset: b"frozenset"}
@@ -58,14 +59,19 @@ class TokenSource(Protocol):
 
     fingerprinter: Fingerprinter
     """Gives the identities of functions, literals and sources."""
-    ordinary: dict[int, tuple[Any, bytes]]
-    """Functions that no rule of a scope's treats otherwise, by identity, kept alive, with their fingerprints."""
+    ordinary: dict[int, Known]
+    """Functions that no rule of a scope's treats otherwise, by identity."""
+    readers: dict[int, Known]
+    """Functions that a rule treats otherwise only where they take a region of a value or a source."""
 
     def look(self, key: Key) -> bytes:
         """Give the token of a key, or raise why it has none."""
 
     def literal(self, key: Key) -> Any:
         """Give the value that a key stands for without anything being computed, or MISSING."""
+
+    def is_value(self, key: Key) -> bool:
+        """Tell whether a key stands for a value, without anything being computed."""
 
     def function(self, key: Key) -> bytes:
         """Give the fingerprint of the function whose result a block is."""
@@ -75,6 +81,26 @@ class TokenSource(Protocol):
 
     def note_file(self, seen: Seen) -> None:
         """Remember that a file was looked at, which a task is given to read."""
+
+
+class Known:
+    """A function whose fingerprint is known, and of the tokens of its tasks what they share."""
+
+    __slots__ = ("digest", "func", "heads", "names", "tail", "values")
+
+    def __init__(self, func: object, digest: bytes) -> None:
+        # Kept alive, so that its identity stays its own.
+        self.func = func
+        self.digest = digest
+        self.heads: dict[int, bytes] = {}
+        self.names: tuple[str, ...] = ()
+        self.values: tuple[Any, ...] = ()
+        self.tail = b""
+
+    def head(self, count: int) -> bytes:
+        """Give what a token's framed parts begin with, for so many arguments by position."""
+        head = self.heads[count] = frame(b"task", count_arguments(range(count)), self.digest)
+        return head
 
 
 class FromDependencyError(Exception):
@@ -165,7 +191,7 @@ class Scope:
             return self.look(node.key)
         if isinstance(node, Literal):
             if node.digest is None:
-                node.digest = self._value(node.value)
+                node.digest = self.value(node.value)
             return node.digest
         if not isinstance(node, GraphNode):
             return self._fingerprint(node)
@@ -176,20 +202,21 @@ class Scope:
         if isinstance(node, Alias):
             return self.look(node.target)
         if isinstance(node, DataNode):
-            return self._value(node.value)
+            return self.value(node.value)
         raise UncacheableError(
             f"{type(node).__name__} is a kind of graph node that daskcache does not know; update daskcache"
         )
 
     def _fingerprint(self, value: object) -> bytes:
         if self._digests is None:
-            return self._value(value)
+            return self.value(value)
         digest = self._digests.get(id(value))
         if digest is None:
-            digest = self._digests[id(value)] = self._value(value)
+            digest = self._digests[id(value)] = self.value(value)
         return digest
 
-    def _value(self, value: object) -> bytes:
+    def value(self, value: object) -> bytes:
+        """Give the fingerprint of a value that a task is given."""
         if callable(value):
             # Whoever is given a reader, or a clock, is going to call it.
             refuse_impure(value)
@@ -226,7 +253,7 @@ class Scope:
         known = self.tokens.ordinary.get(id(task.func))
         if known is None:
             return None
-        parts: list[bytes | Key] = [count_arguments(task.args), known[1]]
+        parts: list[bytes | Key] = [count_arguments(task.args), known.digest]
         for name, arg in [*((None, arg) for arg in task.args), *task.kwargs.items()]:
             if name is not None:
                 parts.append(encode_name(name))
@@ -244,7 +271,7 @@ class Scope:
             refuse_impure(func, "()")
         known = self.tokens.ordinary.get(id(func))
         if known is not None:
-            return self._call(task, known[1])
+            return self._call(task, known.digest)
         if func is execute_subgraph:
             return self._subgraph(task)
         if is_transparent(func):
@@ -275,8 +302,11 @@ class Scope:
             function = self.tokens.fingerprinter.function(func)
         except UncacheableError as error:
             raise error.within("function").within(f"task {funcname(func)!r}") from None
-        if not is_one_of(func, RULED) and not reads.takes_files:
-            self.tokens.ordinary[id(func)] = func, function
+        if not reads.takes_files:
+            if not is_one_of(func, RULED):
+                self.tokens.ordinary[id(func)] = Known(func, function)
+            elif is_one_of(func, READERS):
+                self.tokens.readers[id(func)] = Known(func, function)
         return self._call(task, function)
 
     def _call(self, task: Task, function: bytes) -> bytes:
@@ -421,7 +451,7 @@ class Scope:
             return self._function_of_data()
         known = self.tokens.ordinary.get(id(node.func))
         if known is not None:
-            return known[1]
+            return known.digest
         if node.func is execute_subgraph:
             inner, outkey, inkeys, *values = node.args
             scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner)
