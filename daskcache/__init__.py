@@ -20,6 +20,7 @@ from daskcache.errors import (
 )
 from daskcache.explain import explain
 from daskcache.fingerprint import effect, fingerprint_as, source, version
+from daskcache.forgetting import clear, expire, gc
 from daskcache.identity import token
 from daskcache.lazy import checkpoint
 from daskcache.lazy import open_entry as open  # noqa: A004
@@ -43,10 +44,13 @@ __all__ = [
     "UncacheableError",
     "activate",
     "checkpoint",
+    "clear",
     "deactivate",
     "effect",
+    "expire",
     "explain",
     "fingerprint_as",
+    "gc",
     "last_run",
     "open",
     "persist",

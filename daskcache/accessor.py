@@ -64,6 +64,7 @@ class CacheAccessor:
         store: str | None = None,
         chunks: Any = None,
         wait: bool = True,
+        expires: str | float | None = None,
     ) -> Any:
         """Store the object, computing what is missing, and give it back as it is stored.
 
@@ -79,6 +80,8 @@ class CacheAccessor:
             Rechunk first.
         wait : bool, optional
             Whether to wait until all is stored; `daskcache.last_run` tells how far it is.
+        expires : str or float, optional
+            Such as ``"30d"``: when `daskcache.expire` drops it.
 
         Returns
         -------
@@ -92,10 +95,17 @@ class CacheAccessor:
         >>> ds.cache.persist("numbers", store="memory://doc-accessor-persist").t.values
         array([0, 1, 2, 3])
         """
-        return persist(self._obj, name, namespace=namespace, store=store, chunks=chunks, wait=wait)
+        return persist(
+            self._obj, name, namespace=namespace, store=store, chunks=chunks, wait=wait, expires=expires
+        )
 
     def checkpoint(
-        self, name: str | None = None, *, namespace: str | None = None, store: str | None = None
+        self,
+        name: str | None = None,
+        *,
+        namespace: str | None = None,
+        store: str | None = None,
+        expires: str | float | None = None,
     ) -> Any:
         """Mark the object's blocks as worth storing: they are when they are first computed.
 
@@ -107,6 +117,8 @@ class CacheAccessor:
             Instead of the configured one.
         store : str, optional
             URL or path, instead of the configured one.
+        expires : str or float, optional
+            Such as ``"30d"``: when `daskcache.expire` drops it.
 
         Returns
         -------
@@ -122,7 +134,7 @@ class CacheAccessor:
         ...     daskcache.open("numbers").t.values
         array([0, 1, 2, 3])
         """
-        return checkpoint(self._obj, name, namespace=namespace, store=store)
+        return checkpoint(self._obj, name, namespace=namespace, store=store, expires=expires)
 
     def status(self, *, store: str | None = None) -> Status:
         """Tell which blocks of the object are stored.
