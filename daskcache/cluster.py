@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import pickle
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 __all__ = [
     "TOPIC",
     "client",
     "forward_warning",
+    "future_type",
     "is_over",
     "listen",
     "scheduler",
     "send",
     "tell_over",
+    "wait",
     "waiting",
     "worker",
 ]
@@ -75,6 +77,40 @@ def client() -> Any:
         return distributed.default_client()
     except ValueError:
         return None
+
+
+def future_type() -> Any:
+    """Give the class of the futures that may lie in graphs.
+
+    Returns
+    -------
+    type or None
+        None where nobody can have one.
+
+    Examples
+    --------
+    >>> found = future_type()
+    >>> found is None or found.__name__ == "Future"
+    True
+    """
+    return getattr(_distributed(), "Future", None)
+
+
+def wait(futures: Sequence[Any]) -> None:
+    """Wait until futures are finished, whatever becomes of them.
+
+    Parameters
+    ----------
+    futures : sequence of distributed.Future
+        Of one client.
+
+    Raises
+    ------
+    concurrent.futures.CancelledError
+        One of them was cancelled.
+    """
+    if futures:
+        _distributed().wait(futures)
 
 
 def scheduler() -> Any:

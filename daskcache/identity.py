@@ -14,6 +14,7 @@ from daskcache.config import Settings
 from daskcache.datasets import Outline, outline
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
+from daskcache.futures import identify_futures
 from daskcache.graph import keys_of
 from daskcache.parts import Collection
 from daskcache.pool import StoredBlock
@@ -62,7 +63,7 @@ class Identified:
 
 
 def identify(obj: Collection, settings: Settings) -> Identified:
-    """Work out what an object's blocks are, without computing or storing anything.
+    """Work out what an object's blocks are, without storing anything; what a cluster computes already is waited for.
 
     Parameters
     ----------
@@ -83,7 +84,8 @@ def identify(obj: Collection, settings: Settings) -> Identified:
     """
     described, arrays = outline(obj)
     graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
-    tokens = GraphTokens(graph, Fingerprinter.from_settings(settings))
+    known = identify_futures(graph, settings)
+    tokens = GraphTokens(graph, Fingerprinter.from_settings(settings), known)
     targets: dict[str, list[StoredBlock]] = {}
     reasons: dict[str, UncacheableError] = {}
     for path, array in arrays.items():

@@ -332,6 +332,10 @@ def _dump(value: Any) -> bytes | None:
 
 
 def _run(graph: Mapping[Key, Any], key: Key) -> np.ndarray[Any, Any]:
+    for held, node in graph.items():
+        for other in node.dependencies:
+            if other not in graph or other == held:
+                raise NotStoredError(f"{other!r} is a future, which only its cluster can compute")
     # Without callbacks: those of the run that this is a part of count its own tasks.
     return np.asarray(get_sync(graph, key, callbacks=()))
 
