@@ -218,6 +218,8 @@ def test_a_stored_block_that_is_damaged_cannot_be_made_again_of_futures(
     path.write_bytes(data)
     with pytest.raises(StoreError, match="is damaged"):
         daskcache.persist(planned, "third")
-    # What was damaged counts as missing from then on.
+    # What was damaged counts as missing where it is wanted itself.
+    daskcache.persist(x + 1, "kept")
+    assert daskcache.last_run().computed == 1
     kept = daskcache.persist(planned, "third")
     np.testing.assert_array_equal(kept.compute(), (numbers().compute() + 1) * 3)
