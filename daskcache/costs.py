@@ -124,7 +124,7 @@ class _TimedTask(Task):
 
     def __call__(self, values: Any = ()) -> Any:
         start = time.perf_counter()
-        result = super().__call__(values)
+        result = super().__call__(values)  # type: ignore[no-untyped-call]
         _here.seconds = time.perf_counter() - start
         return result
 

@@ -1,0 +1,173 @@
+"""A warm run under every scheduler and policy: no producer runs, and no task of what is stored is in the graph."""
+
+import os
+import time
+import warnings
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from distributed import Client, LocalCluster
+
+import daskcache
+from daskcache.catalog import Catalog
+from daskcache.catalog.packs import list_packs
+from daskcache.dask_internals import convert_legacy_graph
+from tests import producers
+from tests.producers import count, doubled, objects
+
+EXPECTED = np.arange(12) * 2
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("calls")
+
+
+@pytest.fixture(scope="module")
+def cluster(directory):
+    before = os.environ.get(producers.CALLS)
+    os.environ[producers.CALLS] = str(directory)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a busy machine
+        with LocalCluster(
+            n_workers=2,
+            threads_per_worker=2,
+            processes=True,
+            dashboard_address=None,
+            host="127.0.0.1",
+            silence_logs=50,
+        ) as made:
+            yield made
+    if before is None:
+        os.environ.pop(producers.CALLS, None)
+    else:
+        os.environ[producers.CALLS] = before
+
+
+@pytest.fixture(autouse=True)
+def calls(directory, monkeypatch):
+    monkeypatch.setenv(producers.CALLS, str(directory))
+    count()
+
+
+@pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
+def run(request):
+    """Run a function of no arguments as each new client would."""
+    if request.param == "distributed":
+        cluster = request.getfixturevalue("cluster")
+
+        def in_client(function):
+            with Client(cluster, set_as_default=True):
+                return function()
+
+        return in_client
+
+    def in_scheduler(function):
+        settings = {"scheduler": request.param, "num_workers": 2, "multiprocessing.context": "spawn"}
+        with dask.config.set(settings):
+            return function()
+
+    return in_scheduler
+
+
+def script():
+    x = doubled()
+    if daskcache.activation.active_settings().policy == "checkpoints":
+        x = daskcache.checkpoint(x, "x")
+    ds = xr.Dataset({"t": ("x", x), "u": ("x", x + 5)})
+    return x.compute(), (x + 1).sum().compute(), ds.compute(), dask.compute(x * 2, x.mean())
+
+
+def check(results):
+    whole, total, ds, (twice, mean) = results
+    assert (whole == EXPECTED).all()
+    assert total == (EXPECTED + 1).sum()
+    assert type(total) is np.int64
+    assert (ds.u == EXPECTED + 5).all()
+    assert (twice == EXPECTED * 2).all()
+    assert (mean, type(mean)) == (11, np.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs", "auto"])
+def test_a_warm_run_calls_no_producer(run, store_root, policy):
+    with daskcache.activate(policy=policy):
+        check(run(script))
+        assert count() == 4
+        written = objects(store_root)
+        check(run(script))
+        assert count() == 0
+        # Of what auto weighed anew in a warm run nothing is costly.
+        assert objects(store_root) == written
+        if policy != "checkpoints":
+            assert 0 < len(list_packs(str(store_root), "default")) <= 33
+
+
+def eventually(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def functions(graph):
+    """Name all functions of a graph, those in fused tasks too."""
+    found = set()
+
+    def visit(node):
+        if hasattr(node, "func"):
+            found.add(getattr(node.func, "__name__", str(node.func)))
+        for arg in getattr(node, "args", ()):
+            visit(arg)
+            for inner in arg.values() if isinstance(arg, dict) else ():
+                visit(inner)
+
+    for node in convert_legacy_graph(dict(graph)).values():
+        visit(node)
+    return found
+
+
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs", "auto"])
+def test_the_graph_of_a_warm_run_has_no_task_of_what_is_stored(store_root, policy):
+    with daskcache.activate(policy=policy), dask.config.set(scheduler="synchronous"):
+        script()
+        x = doubled()
+        if policy == "checkpoints":
+            x = daskcache.checkpoint(x, "x")
+        for wanted in (x, x + 1, (x * 3).sum(), x[4:9]):
+            (planned,) = dask.optimize(wanted)
+            assert not functions(planned.dask) & {"double", "arange"}
+            layers = daskcache.optimizer.rewrite(
+                wanted.dask, wanted.__dask_keys__(), daskcache.activation.active_settings()
+            ).layers
+            assert not [name for name in layers if name.startswith("arange")]
+
+
+@pytest.mark.slow
+def test_a_client_computes_and_persists(cluster, store_root):
+    """Keys of blocks are wanted themselves: as futures, and of a collection that stays on the cluster."""
+    with daskcache.activate(policy="outputs"):
+        for expected in (4, 0):
+            with Client(cluster) as client:
+                kept = client.persist(doubled())
+                assert (kept.compute() == EXPECTED).all()
+                assert client.compute((doubled() + 1).sum()).result() == (EXPECTED + 1).sum()
+                assert (client.gather(client.compute([doubled() * 2]))[0] == EXPECTED * 2).all()
+            assert count() == expected
+
+
+@pytest.mark.slow
+def test_what_took_long_is_told_to_the_client(cluster, store_root):
+    with daskcache.activate(policy="auto"), Client(cluster):
+        x = producers.produced(producers.slowly, 0.3)
+        assert dask.compute(x.sum(), x.max()) == (132, 22)
+        run = daskcache.last_run()
+        eventually(lambda: sum(layer.stored for layer in run.weighed.values()) == 4)
+        # The workers list what they stored some seconds later.
+        eventually(lambda: len(Catalog(str(store_root)).token_index()) == 6)
+        count()
+        x = producers.produced(producers.slowly, 0.3)
+        assert (x + 1).min().compute() == 1
+        assert count() == 0
