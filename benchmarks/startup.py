@@ -1,7 +1,8 @@
-"""What a process pays once: for the import, and for its first persist."""
+"""What a process pays once: for being there when dask is imported, for the import, and for its first persist."""
 
 from __future__ import annotations
 
+import os
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,68 @@ print(imported - base, done - started, time.perf_counter() - again)
 """
 
 
+_METADATA = "Metadata-Version: 2.1\nName: daskcache\nVersion: 0.1.0\n"
+_ENTRY_POINTS = "[dask_cli]\ncache = daskcache.cli:cache\n"
+_HOOK = "[dask.sizeof]\ndaskcache = daskcache_hook:register\n"
+_STARTS = 20  # per repeat
+
+
 def run(directory: Path, repeats: int) -> None:
+    """Measure ``import dask`` with and without us, our import and the first and second persist of a tiny dataset."""
+    _measure_hook(directory, _STARTS * repeats)
+    _measure_persist(directory, repeats)
+
+
+def _measure_hook(directory: Path, starts: int) -> None:
+    """Start processes that import dask, in turns with and without the entry point that dask loads then."""
+    header(f"startup: import dask, {starts} processes each, processor time")
+    paths = {}
+    for kind, text in (("without", _ENTRY_POINTS), ("with", _ENTRY_POINTS + _HOOK)):
+        # The first distribution of a name on the path hides the one that is installed.
+        metadata = directory / kind / "daskcache-0.1.0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(_METADATA)
+        (metadata / "entry_points.txt").write_text(text)
+        paths[kind] = {"PYTHONPATH": str(directory / kind)}
+    enabled = {"DASK_DASKCACHE__ENABLED": "true", "DASK_DASKCACHE__STORE": str(directory / "none")}
+    variants = {
+        "without us": paths["without"],
+        "disabled": paths["with"],
+        "enabled": paths["with"] | enabled,
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(starts + 1):
+        for name, variables in variants.items():
+            taken = _start("import dask, sys; assert 'daskcache' not in sys.modules", variables)
+            if number:  # the first compiles
+                seconds[name].append(taken)
+    plain = seconds["without us"]
+    print(
+        f"  without us   median {1000 * statistics.median(plain):7.1f} ms, least {1000 * min(plain):7.1f} ms"
+    )
+    for name in ("disabled", "enabled"):
+        pairs = list(zip(seconds[name], plain, strict=True))
+        more = statistics.median(ours - theirs for ours, theirs in pairs)
+        ratio = statistics.median(ours / theirs for ours, theirs in pairs)
+        least = min(seconds[name]) - min(plain)
+        print(
+            f"  {name:12} median {1000 * more:+6.2f} ms (x {ratio:.3f}), difference of the least {1000 * least:+6.2f} ms",
+            flush=True,
+        )
+
+
+def _start(code: str, variables: dict[str, str]) -> float:
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("DASK_")
+    } | variables
+    process = os.posix_spawn(sys.executable, [sys.executable, "-c", code], environment)
+    _, status, usage = os.wait4(process, 0)
+    if status:
+        raise RuntimeError(f"{code!r} failed")
+    return usage.ru_utime + usage.ru_stime
+
+
+def _measure_persist(directory: Path, repeats: int) -> None:
     """Measure the import beside xarray, dask.array and zarr, and the first and second persist of a tiny dataset."""
     header("startup: seconds in new processes")
     for kind in ("ours", "theirs"):
