@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import dis
 import enum
 import types
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from daskcache.fingerprint.callables import compiled_code, resolves
@@ -16,7 +18,7 @@ from daskcache.fingerprint.registry import Node, handles
 if TYPE_CHECKING:
     from daskcache.fingerprint.objects import Fingerprinter
 
-__all__ = ["class_node", "derived_names", "enum_member"]
+__all__ = ["assigned_names", "class_node", "derived_names", "enum_member"]
 
 # What Python makes of a class body by itself, documentation, annotations, and what fills up later.
 _NOT_OF_THE_BODY = frozenset(
@@ -214,6 +216,23 @@ def derived_names(kind: type) -> frozenset[str]:
         for name, value in vars(base).items()
         if type(value).__name__ == "cached_property"
     )
+
+
+def assigned_names(kinds: Iterable[type]) -> frozenset[str]:
+    """Name the attributes that the code in some classes' bodies assigns."""
+    found: set[str] = set()
+    for member in (value for kind in kinds for value in vars(kind).values()):
+        inner = [getattr(member, name, None) for name in ("__func__", "func", "fget", "fset")]
+        stack = [
+            one.__code__
+            for one in (member, *inner)
+            if isinstance(getattr(one, "__code__", None), types.CodeType)
+        ]
+        while stack:
+            code = stack.pop()
+            found.update(step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
+            stack += [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    return frozenset(found)
 
 
 @handles("typing:TypeAliasType")

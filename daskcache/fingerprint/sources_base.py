@@ -55,6 +55,8 @@ class Survey:
         self._sums: dict[str, int] = {}
         self.objects: dict[str, dict[str, bytes]] = {}
         """What was seen of each source: the digests of its objects, by their keys."""
+        self.rebuilding: set[int] = set()
+        """The identities of objects that are being made again of what they give to pickle."""
         self.files: dict[Any, Any] = {}
         """What was seen of files that tasks open by their paths."""
         self.whole: dict[int, Any] = {}
