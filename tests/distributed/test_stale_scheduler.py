@@ -36,6 +36,27 @@ MINE = """
 """
 EDITED = MINE.replace("x * 2", "x * 10")
 
+STEADY = """
+    K = 7
+
+    def even(x, n=4):
+        return odd(x, n - 1) if n else x + K
+
+    def odd(x, n=3):
+        return even(x, n - 1) if n else x - K
+
+    class Shift:
+        by = 2
+
+        @staticmethod
+        def still(x):
+            return x + 1
+
+        @classmethod
+        def made(cls, x):
+            return x + cls.by
+"""
+
 BUILD = """
     import json, sys
     import dask, dask.array as da, numpy as np
@@ -85,10 +106,21 @@ CLIENT = (
         def __call__(self, x):
             return x * self.slope + self.min + np.sqrt(LEVEL)
 
-    def tokens_of(pickled):
-        array = cloudpickle.loads(pickled)
-        tokens = GraphTokens(array.dask, Fingerprinter())
-        return [str(tokens.token(key) and tokens.token(key).hex()) for key in dask.core.flatten(array.__dask_keys__())]
+    def even(x, n=4):
+        return odd(x, n - 1) if n else x * LEVEL
+
+    def odd(x, n=3):
+        return even(x, n - 1) if n else x - LEVEL
+
+    def tokens_of(pickled, step=1):
+        # By one walk, in one order or the other: functions that call each other are come to from either.
+        walk, found = Fingerprinter(), {}
+        arrays = list(enumerate(cloudpickle.loads(pickled)))
+        for number, array in arrays[::step]:
+            tokens = GraphTokens(array.dask, walk)
+            for key in list(dask.core.flatten(array.__dask_keys__()))[::step]:
+                found[f"{number} {key[1:]}"] = str(tokens.token(key) and tokens.token(key).hex())
+        return dict(sorted(found.items()))
 
     def stored(entry):
         try:
@@ -130,11 +162,16 @@ CLIENT = (
                 found["loaded"] = build("kept", mine.soften).compute().tolist()
                 # From here on: what agrees.
                 x = da.arange(8, chunks=4).map_blocks(by_value, scale=4).map_blocks(Model(2.0))
-                pickled = cloudpickle.dumps(x)
+                functions = [even, odd, steady.even, steady.odd, steady.Shift.still, steady.Shift.made]
+                given = da.arange(8, chunks=4)
+                arrays = [x, *(given.map_blocks(function, dtype="f8") for function in functions)]
+                pickled = cloudpickle.dumps(arrays)
                 found["tokens"] = [
-                    tokens_of(cloudpickle.dumps(x)),
-                    client.run_on_scheduler(tokens_of, pickled),
+                    tokens_of(pickled),
+                    tokens_of(pickled, -1),
+                    client.run_on_scheduler(tokens_of, pickled, step=-1),
                     *client.run(tokens_of, pickled).values(),
+                    *client.run(tokens_of, pickled, step=-1).values(),
                 ]
                 found["main"] = daskcache.checkpoint(x, "main", store=STORE).compute().tolist()
                 found["stored of main"] = stored("main")
@@ -229,7 +266,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
     root = tmp_path_factory.mktemp("stale")
     processes = Processes(root)
     try:
-        write(root, mine=MINE, params="K = 1\n", steady="K = 7\n")
+        write(root, mine=MINE, params="K = 1\n", steady=STEADY)
         processes.start_scheduler("stale", "--preload=mine")
         processes.start_scheduler("fresh")
         processes.start_worker("fresh", "--preload=mine")
@@ -291,11 +328,13 @@ def test_old_workers_load_what_new_code_stored(found: dict[str, Any]) -> None:
     assert found["loaded"] == NEW
 
 
-def test_client_scheduler_and_worker_agree_on_functions_by_value(found: dict[str, Any]) -> None:
-    client, scheduler, worker = found["tokens"]
-    assert client == scheduler == worker
-    assert "None" not in client
-    assert len(set(client)) == len(client)
+def test_client_scheduler_and_worker_agree_on_every_token(found: dict[str, Any]) -> None:
+    client, *others = found["tokens"]
+    assert len(others) == 4
+    assert all(other == client for other in others)
+    assert "None" not in client.values()
+    # 7 arrays of 2 blocks: by value and by name, recursive, static and bound to a class.
+    assert len(set(client.values())) == len(client) == 14
 
 
 def test_functions_by_value_are_stored(found: dict[str, Any]) -> None:
