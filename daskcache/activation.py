@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any, Self
 
 import dask.config
 from dask.base import dont_optimize
 
-from daskcache.config import Settings
+from daskcache.config import Codecs, Settings
 from daskcache.dask_internals import has_query_planning
 from daskcache.errors import InvalidInputError, warn_once
 from daskcache.optimizer import Optimizer
@@ -59,6 +60,7 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
         if has_query_planning():
             warn_of_query_planning()
         # Explicit calls, such as persist, read the configuration: they shall find what was activated.
+        given = {"namespace": namespace, **settings}
         self._set = dask.config.set(
             {
                 **{
@@ -66,24 +68,9 @@ class activate:  # noqa: N801  (used like a function, as dask.config.set is)
                     for key, before in hooks.items()
                 },
                 "daskcache.enabled": True,
+                # Also where it is configured: a relative path means another directory after a chdir.
                 "daskcache.store": resolved.store,
-                "daskcache.namespace": resolved.namespace,
-                "daskcache.mode": resolved.mode,
-                "daskcache.policy": resolved.policy,
-                "daskcache.salt": resolved.salt,
-                "daskcache.on-uncacheable": resolved.on_uncacheable,
-                "daskcache.progress": resolved.progress,
-                "daskcache.check-space": resolved.check_space,
-                "daskcache.code.versions": (
-                    resolved.code_versions
-                    if isinstance(resolved.code_versions, str)
-                    else dict(resolved.code_versions)
-                ),
-                "daskcache.sources.check": resolved.source_check,
-                "daskcache.sources.aliases": dict(resolved.source_aliases),
-                "daskcache.codecs": {
-                    name: getattr(resolved.codecs, name) for name in resolved.codecs.__slots__
-                },
+                **_configuration(resolved, {name for name, value in given.items() if value is not None}),
             }
         )
         _active.append(self)
@@ -180,6 +167,34 @@ def _configured_settings() -> Settings | None:
     except InvalidInputError as error:
         warn_once(f"the pass is off, because the configuration is not what it should be: {error}")
         return None
+
+
+_KEYS = {
+    "code_versions": "code.versions",
+    "source_check": "sources.check",
+    "source_aliases": "sources.aliases",
+    "grace_s": "forgetting.grace",
+    "keep_s": "forgetting.keep",
+}
+
+
+def _configuration(settings: Settings, names: set[str]) -> dict[str, Any]:
+    """Give the configuration of which `Settings.from_config` makes what these settings say of some fields."""
+    found: dict[str, Any] = {}
+    for name in names & set(Settings.__dataclass_fields__):
+        value = getattr(settings, name)
+        if isinstance(value, tuple):
+            value = dict(value)
+        elif isinstance(value, Codecs):
+            value = asdict(value)
+        found[f"daskcache.{_KEYS.get(name, name.replace('_', '-'))}"] = value
+    own = {name: getattr(settings, name) for name in names & {"mode", "pool"}}
+    configured = dask.config.get("daskcache.namespaces", None) or {}
+    if own and settings.namespace in configured:
+        # What is configured for one namespace goes before what is for all.
+        below = {**configured[settings.namespace], **own}
+        found["daskcache.namespaces"] = {**configured, settings.namespace: below}
+    return found
 
 
 def _is_activated() -> bool:

@@ -10,6 +10,7 @@ from dask.array.optimization import optimize
 
 import daskcache
 from daskcache.activation import active_settings
+from daskcache.config import Settings
 from daskcache.errors import InvalidInputError
 from daskcache.optimizer import Optimizer
 
@@ -132,3 +133,55 @@ def test_bad_settings_change_nothing(store_root):
         daskcache.activate(mode="sometimes")
     assert hook() is None
     assert not store_root.exists(), "nothing is looked at"
+
+
+GIVEN = {
+    "store": "memory://given",
+    "namespace": "given",
+    "mode": "read",
+    "policy": "outputs",
+    "salt": "given",
+    "on_uncacheable": "raise",
+    "progress": False,
+    "check_space": False,
+    "code_versions": {"default": "minor", "numpy": "none"},
+    "source_check": "metadata",
+    "source_aliases": {"/a": "/b"},
+    "codecs": {"name": "zstd", "level": 3},
+    "pool": "private",
+    "grace_s": "1d",
+    "keep_s": 86400,
+}
+
+
+def test_explicit_calls_find_what_was_activated(store_root):
+    assert GIVEN.keys() == Settings.__dataclass_fields__.keys(), "one of each"
+    default = Settings.from_config()
+    for name, value in GIVEN.items():
+        with daskcache.activate(**{name: value}) as active:
+            assert Settings.from_config() == active.settings
+            assert getattr(active.settings, name) != getattr(default, name)
+    with daskcache.activate(**GIVEN) as active:
+        assert Settings.from_config() == active.settings
+    assert Settings.from_config() == default
+
+
+def test_what_is_set_for_one_namespace_stays_there(store_root):
+    with dask.config.set({"daskcache.namespaces": {"ours": {"mode": "read", "pool": "private"}}}):
+        with daskcache.activate(namespace="ours") as active:
+            assert (active.settings.mode, active.settings.pool) == ("read", "private")
+            assert Settings.from_config() == active.settings
+            other = Settings.from_config(namespace="other")
+            assert (other.mode, other.pool) == ("readwrite", "shared")
+        with daskcache.activate(namespace="ours", mode="readwrite") as active:
+            assert (active.settings.mode, active.settings.pool) == ("readwrite", "private")
+            assert Settings.from_config() == active.settings
+
+
+def test_options_of_a_store_are_activated_with_it(store_root):
+    options = {"endpoint_url": "http://localhost:1"}
+    with daskcache.activate("s3://bucket/cache", storage_options=options) as active:
+        assert Settings.from_config() == active.settings != Settings.from_config(store="s3://bucket/cache")
+    configured = {"daskcache.store": "s3://bucket/cache", "daskcache.storage-options": options}
+    with dask.config.set(configured), daskcache.activate() as active:
+        assert Settings.from_config() == active.settings
