@@ -28,6 +28,7 @@ from daskcache.persist import persist
 from daskcache.runs import last_run
 from daskcache.secrets import secret
 from daskcache.status import status
+from daskcache.verify import verify
 
 __all__ = [
     "CorruptChunkError",
@@ -58,6 +59,7 @@ __all__ = [
     "source",
     "status",
     "token",
+    "verify",
     "version",
 ]
 

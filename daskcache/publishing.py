@@ -179,7 +179,9 @@ class Publication:
                 for block, stored in enumerate(PackedBlocks(self.settings.pool_root, variable)):
                     receipt = self._look(listing, stored, given.get((number, block)))
                     sizes[block] = receipt.size_bytes
-                    digest = receipt.digest or known.get((stored.group, stored.id, receipt.size_bytes))
+                    digest = receipt.digest
+                    if digest is None and not receipt.created:
+                        digest = known.get((stored.group, stored.id, receipt.size_bytes))
                     if digest is not None:
                         digests[block] = np.frombuffer(digest, "u1")
                     inner.extend(receipt.inner or ())
