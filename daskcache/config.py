@@ -314,7 +314,10 @@ def _normalize(values: dict[str, Any]) -> dict[str, Any]:
     for name, allowed in _CHOICES.items():
         _check_choice(_KEYS.get(name, name.replace("_", "-")), values[name], allowed)
     values = dict(values)
-    store = to_root(values["store"] or default_store(), values.pop("storage_options", None))
+    store = to_root(
+        default_store() if values["store"] in (None, "") else values["store"],
+        values.pop("storage_options", None),
+    )
     if not isinstance(values["namespace"], str) or not values["namespace"]:
         raise InvalidInputError(f"daskcache.namespace is {values['namespace']!r}; expected a name")
     return {

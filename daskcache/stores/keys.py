@@ -20,7 +20,7 @@ def check_inside(key: str) -> str:
     Returns
     -------
     str
-        The same.
+        The same; "" for the root's "/".
 
     Raises
     ------
@@ -36,6 +36,8 @@ def check_inside(key: str) -> str:
         ...
     daskcache.errors.InvalidInputError: the key '../evil' leads out of the store
     """
+    if key == "/":  # Zarr's word for everything, which a path library takes for the machine's root
+        return ""
     drive = os.name == "nt" and key[1:2] == ":"
     if key.startswith("/") or drive or "\\" in key or "\0" in key or ".." in key.split("/"):
         raise InvalidInputError(f"the key {key!r} leads out of the store")
