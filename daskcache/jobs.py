@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import logging
 import multiprocessing.pool
 import sys
@@ -198,7 +199,12 @@ class Work:
 
     def start(self) -> None:
         """Do it in a thread of its own. The interpreter waits for it at its end, unless a cluster goes on without."""
-        threading.Thread(target=self._run_aside, name="daskcache-persist", daemon=self.is_on_cluster).start()
+        # In a copy of this context, in which dask keeps what the user annotates.
+        context = contextvars.copy_context()
+        thread = threading.Thread(
+            target=context.run, args=(self._run_aside,), name="daskcache-persist", daemon=self.is_on_cluster
+        )
+        thread.start()
 
     def _run_aside(self) -> None:
         try:

@@ -92,6 +92,8 @@ class PendingBlocks:
 
     def __call__(self, index: tuple[int, ...]) -> PendingBlock:
         """Give the block of an index."""
-        _, fields = StoredBlock.__reduce__(self._blocks(index))
-        # How large it will be is not known.
-        return PendingBlock(*fields[:-1], None, self._run)
+        block = self._blocks(index)
+        # How large its object will be is not known.
+        return PendingBlock(
+            block.root, block.group, block.token, block.spec, block.shape, block.dtype, None, self._run
+        )

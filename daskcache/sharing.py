@@ -97,6 +97,11 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
             _let_producer_look(result, external, checks[key])
     if not renamed:
         return result
+    # An alias has a name as well, by which dask would sort.
+    for key, node in list(result.items()):
+        if isinstance(node, Alias) and node.target in renamed and key not in keys:
+            renamed[key] = renamed[node.target]
+            del result[key]
     return {
         key: node.substitute(renamed) if not renamed.keys().isdisjoint(node.dependencies) else node
         for key, node in result.items()
@@ -172,8 +177,8 @@ def run_looking(
         stack.extend(node.dependencies)
     start = time.perf_counter()
     result = execute_graph(graph, keys=[last])[last]
-    for target, _, _ in missing:
-        _costs.add(target.root, target.group, time.perf_counter() - start)
+    for target, writer, _ in missing:
+        _costs.add(target.root, f"{writer.run} {target.group}", time.perf_counter() - start)
     return result
 
 
@@ -182,7 +187,7 @@ def _find(check: Check) -> Any:
     target, writer, gives = check
     store = stores.open(target.root)
     is_near = isinstance(store, LocalStore | MemoryStore)
-    if not is_near and not _costs.pays(target.root, target.group):
+    if not is_near and not _costs.pays(target.root, f"{writer.run} {target.group}"):
         return None
     start = time.perf_counter()
     try:
@@ -206,16 +211,16 @@ class _Costs:
         self._seconds: dict[tuple[str, str | None], deque[float]] = {}
         self._lock = threading.Lock()
 
-    def add(self, root: str, group: str | None, seconds: float) -> None:
+    def add(self, root: str, siblings: str | None, seconds: float) -> None:
         with self._lock:
             if len(self._seconds) > 10_000:
                 self._seconds.clear()
-            self._seconds.setdefault((root, group), deque(maxlen=15)).append(seconds)
+            self._seconds.setdefault((root, siblings), deque(maxlen=15)).append(seconds)
 
-    def pays(self, root: str, group: str) -> bool:
+    def pays(self, root: str, siblings: str) -> bool:
         """Whether siblings of a block cost far more than a look; where that is unknown, it is tried."""
         with self._lock:
-            looks, tasks = self._seconds.get((root, None)), self._seconds.get((root, group))
+            looks, tasks = self._seconds.get((root, None)), self._seconds.get((root, siblings))
             if not looks or not tasks:
                 return True
             return statistics.median(tasks) >= COSTLIER * statistics.median(looks)

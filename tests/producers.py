@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import time
 import uuid
 from pathlib import Path
@@ -96,3 +97,55 @@ def put_file_in_place(root: str | Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     Path(root).parent.mkdir(parents=True, exist_ok=True)
     Path(root).write_text("in the way")
+
+
+@daskcache.version("1")
+def flaky(block, directory):
+    """A producer that fails the first time for each block."""
+    _note()
+    try:
+        open(os.path.join(directory, f"failed-{block.flat[0]}"), "x").close()
+    except FileExistsError:
+        return block * 2
+    raise ConnectionError("the first time fails")
+
+
+@daskcache.version("1")
+def skewed(block, seconds):
+    """A producer that is slow for the first blocks, so that other workers are left with nothing to do."""
+    _note()
+    time.sleep(seconds if block.flat[0] < 24 else 0)
+    return block * 2
+
+
+@daskcache.version("1")
+def failing(block):
+    """A producer that always fails."""
+    _note()
+    raise ArithmeticError("this block cannot be computed")
+
+
+@daskcache.version("1")
+def as_single(block):
+    """A producer that returns another dtype than is declared."""
+    _note()
+    return (block * 2).astype("f4")
+
+
+def die_in_write(flag: str, number: int) -> None:
+    """Have this process killed in the middle of its n-th object, unless that has happened before."""
+    from daskcache.stores import local
+
+    if os.path.exists(flag):
+        return
+    write, written = local.write_all, []
+
+    def write_half(descriptor, data):
+        written.append(1)
+        if len(written) == number:
+            open(flag, "x").close()
+            os.write(descriptor, bytes(data)[: len(bytes(data)) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+        write(descriptor, data)
+
+    local.write_all = write_half

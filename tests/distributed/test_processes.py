@@ -1,0 +1,284 @@
+"""Scheduler and workers as processes of their own, and what befalls tasks there: the same answer, no lost block."""
+
+import time
+import warnings
+from concurrent.futures import CancelledError
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+pytest.importorskip("distributed")
+
+from distributed import Client, futures_of
+
+import daskcache
+from daskcache.errors import DaskcacheError, DaskcacheWarning, NotStoredError
+from tests import producers
+from tests.clusters import processes
+from tests.producers import count, doubled, objects, produced, slowly
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+SECRET = "a-very-secret-key"
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    return tmp_path_factory.mktemp("cluster")
+
+
+@pytest.fixture(scope="module")
+def cluster(directory):
+    (directory / "calls").mkdir()
+    settings = {producers.CALLS: str(directory / "calls"), "AWS_SECRET_ACCESS_KEY": SECRET}
+    with processes(directory, 2, **settings) as made:
+        yield made
+
+
+@pytest.fixture
+def client(cluster, directory, monkeypatch):
+    monkeypatch.setenv(producers.CALLS, str(directory / "calls"))
+    cluster.workers[:] = [worker for worker in cluster.workers if worker.poll() is None]
+    while len(cluster.workers) < 2:
+        cluster.start_worker()
+    count()
+    with cluster.client(2) as client:
+        yield client
+
+
+def expected(x):
+    """What `produced` gives, as numpy has it."""
+    return np.arange(x.size) * 2
+
+
+def check(kept, x, root, blocks=None):
+    """The answer is right, and each block is stored."""
+    assert (kept.compute() == expected(x)).all()
+    assert len(objects(root)) == (x.npartitions if blocks is None else blocks)
+    count()
+    daskcache.persist(x, "again", store=str(root))
+    assert count() == 0
+
+
+def test_a_persist_tells_what_it_does(client, store_root):
+    x = produced(slowly, 0.02, n=36)
+    kept = daskcache.persist(x, "x")
+    run = daskcache.last_run()
+    assert (run.computed, run.stored, run.loaded, run.shared, run.conflicts) == (12, 12, 0, 0, 0)
+    assert run.stored_bytes == sum(path.stat().st_size for path in objects(store_root)) == run.total_bytes
+    assert run.done
+    assert run.progress == 1.0
+    assert run.seconds > 0.1
+    check(kept, x, store_root)
+
+
+def test_a_computation_under_the_pass_tells_what_it_does(client, store_root):
+    with daskcache.activate():
+        x = daskcache.checkpoint(produced(slowly, 0.02, n=36), "x")
+        assert x.sum().compute() == expected(x).sum()
+        run = daskcache.last_run().wait()
+        assert (run.kind, run.wanted, run.computed, run.stored, run.loaded) == ("compute", 12, 12, 12, 0)
+        assert run.stored_bytes == sum(path.stat().st_size for path in objects(store_root))
+        count()
+        assert (x + 1).sum().compute() == (expected(x) + 1).sum()
+        assert count() == 0
+        # The scheduler tells of its plan before the result is there.
+        run = daskcache.last_run().wait()
+        assert (run.wanted, run.computed, run.stored, run.loaded) == (0, 0, 0, 12)
+    events = [event for _, event in client.get_events("daskcache")]
+    assert sum(event.get("stored", 0) for event in events if event["run"] != run.id) >= 12
+    assert len(events) < 40, "several blocks in one event"
+    assert SECRET not in repr(events)
+
+
+def test_warnings_of_workers_and_schedulers_reach_the_client(client, store_root):
+    x = produced(producers.as_single, n=12)
+    with daskcache.activate(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert (daskcache.checkpoint(x, "x").compute() == expected(x)).all()
+        assert daskcache.last_run().wait().unstored == 4
+        wait_until(lambda: any("where int64 (3,) was declared" in str(each.message) for each in caught))
+    local = da.arange(12, chunks=3).map_blocks(
+        lambda block: block + time.time(), dtype="f8", meta=np.empty(0)
+    )
+    with daskcache.activate(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        daskcache.checkpoint(local, "y").compute()
+        # It comes beside the result.
+        wait_until(lambda: any("marked blocks cannot be keyed" in str(each.message) for each in caught))
+    assert {each.category for each in caught} == {DaskcacheWarning}
+    assert not objects(store_root)
+
+
+def wait_until(condition):
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_without_waiting(client, store_root):
+    x = produced(slowly, 0.1, n=36)
+    begun = time.monotonic()
+    kept = daskcache.persist(x, "x", wait=False)
+    run = daskcache.last_run()
+    assert not run.done
+    assert time.monotonic() - begun < 1
+    seen = []
+    # Some of it waits on the cluster, with both workers busy.
+    assert (kept[5:30].compute() == expected(x)[5:30]).all()
+    while not run.done:
+        seen.append(run.progress)
+        time.sleep(0.02)
+    assert seen == sorted(seen)
+    assert (run.wait().computed, run.progress) == (12, 1.0)
+    assert (run.result().compute() == expected(x)).all()
+    check(kept, x, store_root)
+    assert (daskcache.open("x").compute() == expected(x)).all()
+
+
+def test_cancelled(client, store_root):
+    x = produced(slowly, 0.1, n=90)
+    kept = daskcache.persist(x, "x", wait=False)
+    run = daskcache.last_run()
+    wait_until(lambda: run.stored > 2)
+    run.cancel()
+    with pytest.raises(CancelledError, match="was cancelled; what it stored stays"):
+        run.wait(20)
+    with pytest.raises(NotStoredError, match="has ended"):
+        kept.compute()
+    wait_until(lambda: not any(client.processing().values()))
+    time.sleep(0.3)
+    stored = len(objects(store_root))
+    assert 2 < stored < 30
+    count()
+    check(daskcache.persist(x, "x"), x, store_root)
+    assert daskcache.last_run().reused == 30
+
+
+def test_an_error_is_kept(client, store_root):
+    kept = daskcache.persist(produced(producers.failing, n=12), "x", wait=False)
+    run = daskcache.last_run()
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="this block cannot be computed"):
+            run.wait(30)
+    assert "ArithmeticError" in run.outcome
+    with pytest.raises(NotStoredError):
+        kept.compute()
+    with pytest.raises(ArithmeticError):
+        daskcache.persist(produced(producers.failing, n=12), "x")
+
+
+def test_a_client_that_leaves(cluster, client, store_root):
+    x = produced(slowly, 0.1, n=36)
+    with Client(cluster.address, set_as_default=True):
+        daskcache.persist(x, "x", wait=False)
+        time.sleep(0.3)
+    wait_until(lambda: len(objects(store_root)) == 12)
+    wait_until(lambda: (store_root / "namespaces/default/x/@/latest").exists())
+    check(daskcache.open("x"), x, store_root)
+
+
+def test_retries(client, store_root, tmp_path):
+    x = produced(producers.flaky, str(tmp_path), n=24)
+    with dask.annotate(retries=3):
+        kept = daskcache.persist(x, "x")
+    assert count() == 16
+    check(kept, x, store_root)
+    with daskcache.activate():
+        y = produced(producers.flaky, str(tmp_path), n=48)
+        with dask.annotate(retries=3):
+            assert daskcache.checkpoint(y, "y").sum().compute(retries=3) == expected(y).sum()
+    check(daskcache.open("y"), y, store_root, 16)
+
+
+def test_stolen_tasks(client, store_root):
+    x = produced(producers.skewed, 0.2, n=96)
+    workers = list(client.scheduler_info()["workers"])
+    kept = None
+    with dask.annotate(workers=workers[0], allow_other_workers=True):
+        kept = daskcache.persist(x, "x")
+    assert count() == 32
+    check(kept, x, store_root)
+
+
+def test_workers_that_come_and_go(cluster, client, store_root):
+    x = produced(slowly, 0.1, n=120)
+    kept = daskcache.persist(x, "x", wait=False)
+    wait_until(lambda: len(objects(store_root)) > 2)
+    cluster.start_worker()
+    client.wait_for_workers(3, timeout=60)
+    leaving = list(client.scheduler_info()["workers"])[:2]
+    client.retire_workers(leaving)
+    daskcache.last_run().wait(60)
+    check(kept, x, store_root)
+    wait_until(lambda: sum(worker.poll() is None for worker in cluster.workers) == 1)
+
+
+def test_replicated_tasks(client, store_root):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(36), "x")
+        held = client.persist(x)
+        client.replicate(futures_of(held))
+        assert (held.compute() == expected(x)).all()
+        assert count() == 12
+        kept = daskcache.persist(held + 0, "y")
+        assert (kept.compute() == expected(x)).all()
+        assert count() == 0
+    assert len(objects(store_root)) == 24
+
+
+def test_a_nanny_that_restarts_its_worker(cluster, client, store_root, directory):
+    """Killed while it writes: once, in the middle of an object."""
+    cluster.kill_workers()
+    cluster.start_worker("--nanny")
+    client.wait_for_workers(1, timeout=60)
+    flag = directory / "died"
+    client.run(producers.die_in_write, str(flag), 3)
+    x = produced(slowly, 0.02, n=36)
+    kept = daskcache.persist(x, "x")
+    assert flag.exists()
+    assert daskcache.last_run().blocks == 12
+    check(kept, x, store_root)
+    assert len(list(store_root.rglob("*.partial"))) == 1
+    cluster.kill_workers()
+
+
+def test_a_scheduler_without_the_package(tmp_path, store_root):
+    with processes(tmp_path, 0) as bare:
+        bare.stop()
+        bare.start_scheduler(package=False)
+        with bare.client() as client, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(
+                DaskcacheError, match="has no daskcache: nothing was stored; install daskcache there"
+            ):
+                daskcache.persist(doubled(), "x")
+            with daskcache.activate(), pytest.raises(RuntimeError) as caught:
+                daskcache.checkpoint(doubled(), "x").compute()
+            assert "No module named 'daskcache'" in chain_of(caught.value)
+            assert client.status == "running"
+    assert not objects(store_root)
+
+
+def test_a_worker_without_the_package(tmp_path, store_root):
+    with processes(tmp_path, 0) as bare:
+        bare.start_worker(package=False)
+        with bare.client(1), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with pytest.raises(DaskcacheError, match="one of its workers has no daskcache"):
+                daskcache.persist(da.arange(12, chunks=3) * 2, "x")
+            with daskcache.activate(), pytest.raises(Exception, match="daskcache") as caught:
+                daskcache.checkpoint(da.arange(12, chunks=3) * 3, "x").compute()
+            assert "daskcache" in chain_of(caught.value)
+    assert not objects(store_root)
+
+
+def chain_of(error):
+    texts = []
+    while error is not None:
+        texts.append(str(error))
+        error = error.__cause__ or error.__context__
+    return "\n".join(texts)
