@@ -29,14 +29,14 @@ class Hook(tuple[()]):  # noqa: SLOT001  (a tuple has no slots)
     With settings of its own (`daskcache.activate`) for that one; without, for what the configuration says whenever dask
     asks: the first time, the package is imported.
 
-    Parameters
+    Attributes
     ----------
     key : str
         Dask's setting that it stands under.
-    before : object, optional
-        What stood there: a callable, or a falsy value by which dask optimises nothing.
-    optimizer : callable, optional
-        A `daskcache.optimizer.Optimizer`; by default the configured one.
+    before : object
+        What stood there: a callable, or a falsy value by which dask optimises nothing; `ABSENT`.
+    optimizer : callable or None
+        A `daskcache.optimizer.Optimizer`; None for the configured one.
 
     Notes
     -----
