@@ -75,14 +75,14 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
     for key, node in found.items():
         if key not in result:
             continue  # a part of another by now
-        inner = _flatten(node, count())
+        inner = _flatten(node, count(1))
         external = _inputs(inner)
         # dask leaves a producer alone where its store task has several dependents and came first.
         while len(external) == 1:
             (dep,) = external
             if dep not in result or dependents[dep] != 1 or dep in keys or result[dep].block_fusion:
                 break
-            inner.update(_flatten(result.pop(dep), count(len(inner))))
+            inner.update(_flatten(result.pop(dep), count(len(inner) + 1)))
             external = _inputs(inner)
         checks = _checks(inner)
         if not checks:
@@ -124,7 +124,7 @@ def _let_producer_look(result: dict[Key, GraphNode], external: Set[Key], check: 
         key = node.target
     if not isinstance(node, Task) or node.func in (run_looking, *GETTERS):
         return
-    inner = _flatten(node, count())
+    inner = _flatten(node, count(1))
     result[key] = _task(key, inner, key, {key: (*check[:2], "input")}, _inputs(inner))
 
 
@@ -261,6 +261,7 @@ def _flatten(node: GraphNode, numbers: Iterator[int]) -> dict[Key, GraphNode]:
     if not isinstance(node, Task) or node.func is not execute_subgraph:
         return {node.key: node}
     graph, outkey, inkeys, *args = node.args
+    # From 1 on, because dask takes a key 0 for none.
     names: dict[Key, Key] = {key: next(numbers) for key in graph}
     flat: dict[Key, GraphNode] = {}
     for inkey, arg in zip(inkeys, args, strict=True):
