@@ -109,12 +109,16 @@ def publish_checkpoints(
             for index in np.ndindex(*numblocks[path_layer])
             if (block := (path_layer, *index)) in plan.writes
         ]
+        if len(outputs) == 1 and output[0] not in plan.writes:
+            # All that is written is needed for it.
+            _wrap(layers, dependencies, output, _publish_after, DataNode(None, publication))
+            continue
         _append(
             layers,
             dependencies,
             output,
             f"daskcache-publish-{run}-{publishing}",
-            written,
+            written if len(written) <= len(outputs) else list(dict.fromkeys(outputs)),
             _done,
             _publish,
             publication,
@@ -171,8 +175,7 @@ def list_outputs(
         direct = [block for block in getattr(task, "dependencies", ()) if block in rest]
         if direct:
             # It holds them all anyway.
-            finish = Task(key, _finish, task, pack(direct), List(*map(TaskRef, direct)))
-            layers[key] = MaterializedLayer({**layer, key: finish}, annotations=layer.annotations)
+            _wrap(layers, dependencies, (key, key), _list_after, pack(direct), List(*map(TaskRef, direct)))
             for block in direct:
                 del rest[block]
     output = _terminal(outputs, layers, dependencies) if rest else None
@@ -188,6 +191,21 @@ def list_outputs(
             pack(rest).value,
         )
     return HighLevelGraph(layers, dependencies)
+
+
+def _wrap(
+    layers: dict[str, Any],
+    dependencies: Mapping[str, set[str]],
+    output: tuple[Key, str],
+    then: Callable[..., Any],
+    *args: GraphNode,
+) -> None:
+    """Make an output's task do something more when it has its value."""
+    key, layer = output
+    held = dict(layers[layer])
+    node = convert_legacy_task(key, held[key], HighLevelGraph(layers, dependencies))
+    held[key] = Task(key, then, node if isinstance(node, GraphNode) else DataNode(None, node), *args)
+    layers[layer] = MaterializedLayer(held, annotations=layers[layer].annotations)
 
 
 def _append(
@@ -222,7 +240,8 @@ def _append(
     held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
     # One layer, because the two refer to one another.
     layers[layer] = MaterializedLayer({**held, **tasks}, annotations=layers[layer].annotations)
-    dependencies[layer] |= {block[0] for block in blocks if block[0] in layers}
+    owners = (block[0] if type(block) is tuple else block for block in blocks)
+    dependencies[layer] |= {owner for owner in owners if owner in layers}
     dependencies[layer].discard(layer)
 
 
@@ -295,8 +314,13 @@ def _first(value: Any, after: Any) -> Any:
     return value
 
 
-def _finish(value: Any, pack: Pack, blocks: Sequence[Any]) -> Any:
+def _list_after(value: Any, pack: Pack, blocks: Sequence[Any]) -> Any:
     pack.put([form_of(block) for block in blocks])
+    return value
+
+
+def _publish_after(value: Any, publication: Publication) -> Any:
+    _publish(publication, ())
     return value
 
 
@@ -332,4 +356,5 @@ def _publish(publication: Publication, written: Sequence[Sequence[None]]) -> Non
 
 
 _first.__daskcache_transparent__ = True  # type: ignore[attr-defined]
-_finish.__daskcache_transparent__ = True  # type: ignore[attr-defined]
+_list_after.__daskcache_transparent__ = True  # type: ignore[attr-defined]
+_publish_after.__daskcache_transparent__ = True  # type: ignore[attr-defined]
