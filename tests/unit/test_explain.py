@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,64 +21,9 @@ import daskcache
 from daskcache import recipe as recipe_module
 from daskcache.catalog import Catalog
 from daskcache.config import Settings
-from daskcache.explain import Explanation
-from daskcache.fingerprint import condense, distributions, facts
+from daskcache.fingerprint import distributions, facts
+from tests.explained import causes, edit, numbers, open_source, source_fixture, workspace_fixture  # noqa: F401
 from tests.workspace import Workspace
-
-MODULE = """
-    import numpy as np
-    import params
-
-    LEVEL = 2.0
-
-    def helper(x):
-        return x * 2
-
-    def detrend(x, window=3):
-        return helper(x) - LEVEL / window
-
-    def scale(x):
-        return x * params.FACTOR
-
-    def curved(x):
-        return np.sin(x)
-
-    class Model:
-        def __init__(self, slope):
-            self.slope = slope
-        def __call__(self, x):
-            return x * self.slope
-"""
-PARAMS = "FACTOR = 3.0\n"
-
-
-@pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    code = tmp_path / "code"
-    code.mkdir()
-    monkeypatch.syspath_prepend(str(code))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    space = Workspace(code)
-    space.write({"anomaly.py": MODULE, "params.py": PARAMS})
-    yield space
-    space.forget()
-
-
-def edit(workspace: Workspace, old: str, new: str) -> Any:
-    files = {"anomaly.py": MODULE, "params.py": PARAMS}
-    assert any(old in source for source in files.values())
-    workspace.write({name: source.replace(old, new) for name, source in files.items()})
-    return workspace.load("anomaly")
-
-
-def causes(found: Explanation) -> dict[str, int]:
-    assert isinstance(found, Explanation)
-    return {cause.text: cause.blocks for cause in found}
-
-
-def numbers(length: int = 12, chunks: int = 3) -> da.Array:
-    return da.arange(length, chunks=chunks).astype("f8")
-
 
 # Functions
 
@@ -219,108 +164,6 @@ def test_other_blocks() -> None:
     daskcache.persist(xr.DataArray(np.sin(numbers()), dims="t", name="v"), "entry")
     found = xr.DataArray(np.sin(numbers(chunks=4)), dims="t", name="v").cache.explain("entry")
     assert "`v` is in other blocks along `t`" in causes(found)
-
-
-# Sources
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> str:
-    path = tmp_path / "source.zarr"
-    xr.Dataset({"t2m": (("t", "x"), np.arange(24.0).reshape(6, 4))}).to_zarr(
-        path, encoding={"t2m": {"chunks": (2, 2)}}, consolidated=False
-    )
-    return str(path)
-
-
-def open_source(path: str, **chunks: int) -> xr.Dataset:
-    return xr.open_zarr(path, chunks=chunks or {}, consolidated=False)
-
-
-def test_a_chunk_of_a_source(source: str) -> None:
-    (open_source(source) + 1).cache.persist("entry")
-    array: Any = zarr.open_group(source)["t2m"]
-    array[4:, :2] = -1
-    found = (open_source(source) + 1).cache.explain("entry")
-    assert causes(found) == {f"source {source}/t2m chunk (2, 0) changed": 1}
-    array[:2, :] = -1
-    found = (open_source(source).mean("x") + 1).cache.explain("entry")
-    assert causes((open_source(source) + 1).cache.explain("entry")) == {
-        f"source {source}/t2m chunk ({place}) changed": 1 for place in ("0, 0", "0, 1", "2, 0")
-    }
-
-
-def test_one_chunk_that_several_blocks_need(source: str) -> None:
-    def build() -> xr.Dataset:
-        ds = open_source(source)
-        return xr.Dataset({"mean": ds.t2m.mean("t"), "double": ds.t2m * 2})
-
-    build().cache.persist("entry")
-    array: Any = zarr.open_group(source)["t2m"]
-    array[0, 0] = -1
-    assert causes(build().cache.explain("entry")) == {f"source {source}/t2m chunk (0, 0) changed": 2}
-
-
-def test_a_source_that_has_grown(source: str) -> None:
-    (open_source(source) + 1).cache.persist("entry")
-    xr.Dataset({"t2m": (("t", "x"), np.zeros((2, 4)))}).to_zarr(source, append_dim="t", consolidated=False)
-    found = (open_source(source) + 1).cache.explain("entry")
-    assert causes(found) == {"`t2m` grew along `t` from 6 to 8": 2}
-
-
-def test_another_source(source: str, tmp_path: Path) -> None:
-    (open_source(source) + 1).cache.persist("entry")
-    other = str(tmp_path / "other.zarr")
-    open_source(source).drop_encoding().to_zarr(other, consolidated=False)
-    found = (open_source(other) + 1).cache.explain("entry")
-    assert causes(found) == {f"source {other}/t2m was not read": 6}
-
-
-def test_a_file(tmp_path: Path) -> None:
-    pytest.importorskip("h5netcdf")
-    path = tmp_path / "data.nc"
-    values = xr.Dataset({"v": ("t", np.arange(6.0))})
-    values.to_netcdf(path, engine="h5netcdf")
-    with xr.open_dataset(path, engine="h5netcdf", chunks={"t": 2}) as ds:
-        (ds + 1).cache.persist("entry")
-    (values + 1).to_netcdf(path, engine="h5netcdf")
-    with xr.open_dataset(path, engine="h5netcdf", chunks={"t": 2}) as ds:
-        found = (ds + 1).cache.explain("entry")
-    assert causes(found) == {f"source {path}/v changed": 3}
-
-
-def test_a_file_that_a_function_declares(workspace: Workspace, tmp_path: Path) -> None:
-    table = tmp_path / "table.txt"
-    table.write_text("1")
-    workspace.write(
-        {
-            "reader.py": f"""
-        import daskcache
-        TABLE = daskcache.source({str(table)!r})
-        def look(x, path=TABLE):
-            with open(path) as file:
-                return x + int(file.read())
-    """
-        }
-    )
-    look = workspace.load("reader").look
-    daskcache.persist(numbers().map_blocks(look), "entry")
-    table.write_text("22")
-    found = daskcache.explain(numbers().map_blocks(look), "entry")
-    assert causes(found) == {f"file {table}, which `reader.look` reads, changed": 4}
-
-
-def test_very_many_objects_are_condensed(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(condense, "_MOST_OBJECTS", 4)
-    (open_source(source) + 1).cache.persist("entry")
-    info: Any = Catalog(Settings.from_config().store).open("entry").info
-    grain, packed = info["recipe"]["objects"][f"{source}/t2m"]
-    assert grain > 0
-    assert len(packed) == 3 * 16
-    array: Any = zarr.open_group(source)["t2m"]
-    array[0, 0] = -1
-    found = (open_source(source) + 1).cache.explain("entry")
-    assert causes(found) == {f"source {source}/t2m changed, in t2m/c/0": 1}
 
 
 # The environment and the store
