@@ -19,6 +19,7 @@ from daskcache.errors import (
     UncacheableError,
 )
 from daskcache.explain import explain
+from daskcache.export import export
 from daskcache.fingerprint import effect, fingerprint_as, source, version
 from daskcache.forgetting import clear, expire, gc
 from daskcache.identity import token
@@ -50,6 +51,7 @@ __all__ = [
     "effect",
     "expire",
     "explain",
+    "export",
     "fingerprint_as",
     "gc",
     "last_run",

@@ -17,7 +17,7 @@ from daskcache.manifest.model import (
     is_array_name,
     version_of,
 )
-from daskcache.manifest.references import to_kerchunk
+from daskcache.manifest.references import Reference, documents_of, iterate_references, to_kerchunk
 
 __all__ = [
     "INLINE_LIMIT",
@@ -27,11 +27,14 @@ __all__ = [
     "Kind",
     "Manifest",
     "Node",
+    "Reference",
     "StoredVariable",
     "check_paths",
+    "documents_of",
     "from_idx",
     "from_stored",
     "is_array_name",
+    "iterate_references",
     "kept_encoding",
     "stored_objects",
     "to_idx",

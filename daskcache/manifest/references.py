@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Any
 
@@ -19,7 +20,7 @@ from daskcache.manifest.forms import cf_attributes
 from daskcache.manifest.idx import FORMAT, run_lengths
 from daskcache.manifest.model import UNNAMED, Manifest, Node, StoredVariable
 
-__all__ = ["to_kerchunk"]
+__all__ = ["Reference", "documents_of", "iterate_references", "to_kerchunk"]
 
 # How xarray.open_dataarray restores a name that a coordinate has as well.
 _NAME_ATTRIBUTE = "__xarray_dataarray_name__"
@@ -75,7 +76,7 @@ def to_kerchunk(manifest: Manifest, root_url: str, pool: str = "") -> bytes:
     >>> json.loads(to_kerchunk(manifest, "s3://key:secret@bucket/cache"))["templates"]
     {'root': 's3://bucket/cache'}
     """
-    documents = _documents(manifest)
+    documents = documents_of(manifest)
     own = {
         "format": FORMAT,
         "kind": manifest.kind,
@@ -98,8 +99,72 @@ def to_kerchunk(manifest: Manifest, root_url: str, pool: str = "") -> bytes:
     return f'{text[:-1]}, "refs": {{\n{",\n".join(refs)}\n}}}}\n'.encode("ascii")
 
 
-def _documents(manifest: Manifest) -> dict[str, dict[str, Any]]:
-    """Give the Zarr document of each node and array, those of groups with all below them."""
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """Where the bytes of a chunk lie."""
+
+    key: str
+    """The chunk's, as readers of Zarr ask for it."""
+    object: str | None
+    """The key of the object in the pool; None for a chunk that lies in the manifest."""
+    offset: int = 0
+    """Where in the object it begins."""
+    size_bytes: int | None = None
+    """Its size; None for all of the object."""
+    inline: bytes = b""
+    """The chunk itself, where there is no object."""
+
+
+def iterate_references(variable: StoredVariable) -> Iterator[Reference]:
+    """Give the chunks of a variable as readers of Zarr see them.
+
+    Parameters
+    ----------
+    variable : StoredVariable
+        Of a manifest.
+
+    Yields
+    ------
+    Reference
+        In C order of the readers' grid within each block.
+
+    Raises
+    ------
+    InvalidInputError
+        Offsets of inner chunks are missing.
+
+    Examples
+    --------
+    >>> variable = StoredVariable("t", (), np.dtype("f4"), (), inline=b"encoded")
+    >>> [(reference.key, reference.inline) for reference in iterate_references(variable)]
+    [('t/c', b'encoded')]
+    """
+    for text in _references(variable, ""):
+        ((key, value),) = json.loads(f"{{{text}}}").items()
+        if isinstance(value, str):
+            yield Reference(key, None, inline=base64.b64decode(value.removeprefix("base64:")))
+        else:
+            yield Reference(key, *value)
+
+
+def documents_of(manifest: Manifest) -> dict[str, dict[str, Any]]:
+    """Give the Zarr document of each node and array, those of groups with all below them.
+
+    Parameters
+    ----------
+    manifest : Manifest
+        What is stored.
+
+    Returns
+    -------
+    dict of str to dict
+        By the path of the node or array.
+
+    Examples
+    --------
+    >>> list(documents_of(Manifest.build("dataset", ())))
+    ['']
+    """
     arrays = {variable.path: _array(manifest, variable) for variable in manifest.variables}
     groups = {
         path: {
