@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from daskcache import stores
@@ -13,6 +14,9 @@ from daskcache.pool import SMALLEST_BYTES, StoredBlock
 __all__ = ["Listing"]
 
 IsSafe = Callable[[StoredBlock, float | None], bool]
+
+_REQUESTS = 16
+"""How many groups are listed at once."""
 
 logger = logging.getLogger("daskcache")
 
@@ -30,13 +34,35 @@ class Listing:
 
     Notes
     -----
-    Costs one LIST per group, however many blocks are asked for. Kept for one pass, never longer.
+    Costs one LIST per group, however many blocks are asked for; those of blocks that are told in advance run beside
+    each other. Kept for one pass, never longer.
     """
 
     def __init__(self, root: str, is_safe: IsSafe | None = None) -> None:
         self._store = stores.open(root)
         self._is_safe = is_safe
         self._groups: dict[str, Mapping[str, tuple[int, float | None]]] = {}
+
+    def look_ahead(self, blocks: Iterable[StoredBlock]) -> None:
+        """List the groups of some blocks beside each other, before they are looked for one by one.
+
+        Parameters
+        ----------
+        blocks : iterable of StoredBlock
+            Blocks that are going to be looked for.
+
+        Raises
+        ------
+        StoreError
+            The pool cannot be listed.
+        """
+        groups = {block.group for block in blocks if 0 not in block.shape}
+        groups.difference_update(self._groups)
+        if len(groups) < 2:
+            # Nothing to run beside it, and perhaps it is not needed.
+            return
+        with ThreadPoolExecutor(min(_REQUESTS, len(groups)), "daskcache-list") as pool:
+            self._groups.update(zip(groups, pool.map(self._list, groups), strict=True))
 
     def find(self, block: StoredBlock) -> StoredBlock | None:
         """Look for a block.
@@ -99,8 +125,11 @@ class Listing:
 
     def _look(self, block: StoredBlock) -> tuple[int, float | None]:
         if block.group not in self._groups:
-            self._groups[block.group] = stores.list_objects(self._store, f"chunks/{block.group}")
+            self._groups[block.group] = self._list(block.group)
         return self._groups[block.group].get(block.id, (0, None))
+
+    def _list(self, group: str) -> Mapping[str, tuple[int, float | None]]:
+        return stores.list_objects(self._store, f"chunks/{group}")
 
     def _will_stay(self, block: StoredBlock) -> bool:
         if self._is_safe is None or 0 in block.shape or self._is_safe(block, self._look(block)[1]):

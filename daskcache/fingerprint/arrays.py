@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from daskcache.errors import UncacheableError
@@ -13,10 +16,16 @@ from daskcache.fingerprint.registry import Node, handles, handles_subclasses
 if TYPE_CHECKING:
     from daskcache.fingerprint.objects import Fingerprinter
 
-__all__ = ["array_node", "is_ndarray"]
+__all__ = ["LARGE_BYTES", "LEAF_BYTES", "array_node", "hash_leaf", "is_ndarray"]
 
 # What is not contiguous is copied piece by piece.
 _PIECE_BYTES = 1 << 22
+
+LARGE_BYTES = 1 << 24
+"""Arrays of more bytes are hashed leaf by leaf, by several threads: a rule of tokens, as is the next."""
+LEAF_BYTES = 1 << 22
+"""Of a leaf; the last may have fewer. What is hashed does not depend on how many threads there are."""
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 def is_ndarray(obj: object) -> bool:
@@ -50,7 +59,38 @@ def array_node(fp: Fingerprinter, obj: Any) -> bytes | Node:
             lambda at: "dtype" if at == 0 else f"field {dtype.names[at - 1]}",
         )
     parts = [fp.fingerprint(dtype), shape]
+    if obj.nbytes > LARGE_BYTES:
+        return fp.digester.digest(b"large ndarray", *parts, *_leaves(obj))
     return fp.digester.digest_pieces(b"ndarray", parts, obj.nbytes, _pieces(obj))
+
+
+def _leaves(obj: Any) -> Iterable[bytes]:
+    """Hash each leaf of a large array's bytes in C order."""
+    if not obj.flags.c_contiguous or obj.dtype.char in "gG":
+        return [hash_leaf(leaf) for leaf in _cut(_pieces(obj))]
+    [whole] = _pieces(obj)
+    leaves = [whole[start : start + LEAF_BYTES] for start in range(0, obj.nbytes, LEAF_BYTES)]
+    # Hashing lets other threads run.
+    with ThreadPoolExecutor(_THREADS, "daskcache-hash") as pool:
+        return list(pool.map(hash_leaf, leaves))
+
+
+def hash_leaf(leaf: Any) -> bytes:
+    """Hash some bytes by the function that processors have instructions for."""
+    return sha256(leaf).digest()
+
+
+def _cut(pieces: Iterable[Any]) -> Iterator[bytes]:
+    """Cut what comes in pieces of any length into leaves."""
+    rest = bytearray()
+    for piece in pieces:
+        rest += piece
+        full = len(rest) // LEAF_BYTES * LEAF_BYTES
+        for start in range(0, full, LEAF_BYTES):
+            yield bytes(rest[start : start + LEAF_BYTES])
+        del rest[:full]
+    if rest:
+        yield bytes(rest)
 
 
 def _pieces(obj: Any) -> Iterator[Any]:

@@ -137,6 +137,8 @@ class Fingerprinter:
         self._rules: dict[type, Handler] = {}
         self._homes: dict[str | None, tuple[Home, bytes]] = {}
         self._noted: list[tuple[tuple[str, str], object]] = []
+        # The array stands beside the digest so that its id stays its own.
+        self._regions: dict[tuple[Any, ...], tuple[object, bytes]] = {}
         self._found_sources: dict[int, tuple[object, Source | None]] = {}
         self._walk = Walk(self.digester, self.leaf, self._open, self._finish)
         # What it finds must not be found by the other, for which the same code may have no identity.
@@ -288,9 +290,22 @@ class Fingerprinter:
             region: bytes = protocol(obj, index, self)
             return region
         if arrays.is_ndarray(obj):
-            return self.fingerprint(obj[index])  # type: ignore[index]
+            return self._array_region(obj, index)
         source = self.find_source(obj)
         return None if source is None else source.region(index)
+
+    def _array_region(self, array: Any, index: Any) -> bytes:
+        parts = index if isinstance(index, tuple) else (index,)
+        # True equals 1, and selects something else.
+        place = id(array), tuple([(type(part), part) for part in parts])
+        try:
+            found = self._regions.get(place)
+        except TypeError:
+            # Integer arrays: not to be told from others without looking at them.
+            return self.fingerprint(array[index])
+        if found is None:
+            found = self._regions[place] = array, self.fingerprint(array[index])
+        return found[1]
 
     def find_source(self, obj: object) -> Source | None:
         """Find what an object reads from, if it is a source; remembered like everything else of the pass.

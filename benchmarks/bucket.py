@@ -1,0 +1,77 @@
+"""A bucket that answers each request after 10 ms: ``python bucket.py DIRECTORY``.
+
+It lists, page by page as S3 does, the keys that the files of a directory name: of the file ``chunks/00ff`` each line
+is an object below that prefix, of 4,096 bytes. It holds nothing else, and says so (404); the port is printed.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from bisect import bisect_right
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import parse_qs, urlsplit
+
+LATENCY_S = 0.010
+PAGE = 1000
+_ENTRY = (
+    "<Contents><Key>{}</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><ETag>&quot;0&quot;</ETag>"
+    "<Size>4096</Size><StorageClass>STANDARD</StorageClass></Contents>"
+)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    names: ClassVar[dict[str, list[str]]] = {}
+
+    def setup(self) -> None:
+        super().setup()
+        # Else a small answer waits 40 ms for the acknowledgement of its head.
+        self.request.setsockopt(6, 1, True)
+
+    def do_GET(self) -> None:
+        time.sleep(LATENCY_S)
+        query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        if "list-type" not in query:
+            self._answer(404, "<Error><Code>NoSuchKey</Code><Message>there is none</Message></Error>")
+            return
+        prefix = query.get("prefix", "")
+        names = self.names.get(prefix.rstrip("/").partition("/")[2], [])
+        after = query.get("continuation-token") or query.get("start-after", "")
+        start = bisect_right(names, after.removeprefix(prefix)) if after else 0
+        page = names[start : start + PAGE]
+        more = start + PAGE < len(names)
+        token = f"<NextContinuationToken>{prefix}{page[-1]}</NextContinuationToken>" if more else ""
+        entries = "".join([_ENTRY.format(prefix + name) for name in page])
+        self._answer(
+            200,
+            f"<ListBucketResult><Name>b</Name><Prefix>{prefix}</Prefix><KeyCount>{len(page)}</KeyCount>"
+            f"<MaxKeys>{PAGE}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}"
+            "</ListBucketResult>",
+        )
+
+    def _answer(self, status: int, text: str) -> None:
+        body = text.encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/xml")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Keep quiet."""
+
+
+def main(directory: Path) -> None:
+    """Serve until killed."""
+    for path in sorted(directory.glob("chunks/*")):
+        _Handler.names[f"chunks/{path.name}"] = sorted(path.read_text().split())
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    print(server.server_address[1], flush=True)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
