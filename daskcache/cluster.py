@@ -6,11 +6,13 @@ import contextlib
 import pickle
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 __all__ = [
     "TOPIC",
     "client",
+    "find_lacking",
     "forward_warning",
     "future_type",
     "is_over",
@@ -27,6 +29,7 @@ TOPIC = "daskcache"
 """The topic of the events that workers and schedulers send, as in ``client.get_events("daskcache")``."""
 
 _SUBSCRIBED = "_daskcache_is_subscribed"
+_ASKED = "_daskcache_asked"
 
 
 def _distributed() -> Any:
@@ -185,6 +188,31 @@ def listen(handler: Callable[[Mapping[str, Any]], None], whose: Any = None) -> N
 
     setattr(found, _SUBSCRIBED, True)
     found.subscribe_topic(TOPIC, handle)
+
+
+def find_lacking(whose: Any) -> list[str]:
+    """Find workers that have no daskcache. One cannot even read a task of ours, and says so only in its log.
+
+    Parameters
+    ----------
+    whose : distributed.Client
+        Asked once for each set of workers.
+
+    Returns
+    -------
+    list of str
+        Their addresses.
+    """
+    workers = frozenset(whose.scheduler_info(n_workers=-1)["workers"])
+    if not workers - getattr(whose, _ASKED, frozenset()):
+        return []
+    found = whose.run(find_spec, __package__, on_error="return")
+    lacking = sorted(
+        address for address, spec in found.items() if spec is None or isinstance(spec, ImportError)
+    )
+    if not lacking:
+        setattr(whose, _ASKED, workers)
+    return lacking
 
 
 @contextlib.contextmanager

@@ -126,6 +126,11 @@ class Engine:
     def _compute_on_cluster(self, shows_bar: bool, background: bool) -> Any:
         distributed = sys.modules["distributed"]
         cluster.listen(runs.receive, self.client)
+        lacking = cluster.find_lacking(self.client)
+        if lacking:
+            raise DaskcacheError(
+                f"{', '.join(lacking[:3])}: workers without daskcache; nothing was stored; install it there, as it is here"
+            )
         try:
             future = self._future = self.client.compute(self._collection)
             if background:
@@ -142,8 +147,8 @@ class Engine:
         except (ImportError, RuntimeError) as error:
             if _lacks_package(error):
                 raise DaskcacheError(
-                    f"the scheduler at {self.client.scheduler.address} or one of its workers has no daskcache: "
-                    f"nothing was stored; install daskcache there, as it is here, and start them again ({error})"
+                    f"the scheduler at {self.client.scheduler.address} has no daskcache: nothing was stored; install it "
+                    f"there, as it is here, and start the scheduler again ({error})"
                 ) from error
             raise
         finally:

@@ -1,5 +1,6 @@
 """A process that is killed at any moment: what was stored stays, the rerun computes the rest, the result is right."""
 
+import contextlib
 import os
 import random
 import signal
@@ -9,11 +10,13 @@ import textwrap
 import time
 from pathlib import Path
 
+import dask
 import numpy as np
 import pytest
 
 import daskcache
 from tests import producers
+from tests.clusters import processes
 from tests.producers import count, doubled, leftovers, objects
 
 BLOCKS = 40
@@ -208,3 +211,58 @@ def test_what_a_killed_writer_leaves_is_no_object(tmp_path):
     assert count() == 1
     assert objects(root) == found
     assert len(leftovers(root)) == 13
+
+
+INTERRUPTED = f"""
+    import sys, time
+    import daskcache
+    from tests.producers import produced, slowly
+
+    address, root = sys.argv[1:]
+    if __name__ == "__main__":
+        if address:
+            from distributed import Client
+            client = Client(address)
+        x = produced(slowly, 0.2, n={BLOCKS} * 3)
+        print("ready", flush=True)
+        try:
+            daskcache.persist(x, "x", store=root)
+        except KeyboardInterrupt:
+            print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["threads", "cluster"])
+def test_interrupted(tmp_path, where):
+    """Ctrl-C stops at once, and leaves whole blocks."""
+    with contextlib.ExitStack() as stack:
+        address = ""
+        if where == "cluster":
+            address = stack.enter_context(processes(tmp_path, 2)).address
+        root = tmp_path / "store"
+        process = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(INTERRUPTED), address, str(root)],
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=Path(__file__).parents[2],
+        )
+        assert process.stdout.readline() == "ready\n"
+        while len(objects(root)) < 3:
+            time.sleep(0.01)
+        begun = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        assert time.monotonic() - begun < 2
+        process.communicate(timeout=30)
+        if where == "cluster":
+            time.sleep(0.5)  # what was being computed
+        stored = len(objects(root))
+        assert 3 <= stored < BLOCKS
+        check_whole(root)
+        assert not leftovers(root)
+    count()
+    x = producers.produced(producers.slowly, 0.2, n=BLOCKS * 3)
+    with dask.config.set(num_workers=20):
+        assert (daskcache.persist(x, "x", store=str(root)).compute() == EXPECTED).all()
+    assert count() == BLOCKS - stored

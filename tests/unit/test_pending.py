@@ -1,0 +1,152 @@
+"""Persisting without waiting, here: what is given back, how far it is, how it fails and stops."""
+
+import pickle
+import threading
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+
+import daskcache
+from daskcache.errors import DaskcacheError, NotStoredError
+from daskcache.pool import StoredBlock
+from tests import producers
+from tests.producers import count, doubled, objects, produced, slowly
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path, monkeypatch):
+    directory = tmp_path / "calls"
+    directory.mkdir()
+    monkeypatch.setenv(producers.CALLS, str(directory))
+
+
+def expected(x):
+    return np.arange(x.size) * 2
+
+
+def test_what_is_given_back_at_once_is_right_at_any_time(store_root):
+    x = produced(slowly, 0.1, n=36)
+    begun = time.monotonic()
+    kept = daskcache.persist(x, "x", wait=False)
+    run = daskcache.last_run()
+    assert time.monotonic() - begun < 0.6
+    assert not run.done
+    assert run.outcome == "under way"
+    assert kept.chunks == x.chunks
+    with pytest.raises(TimeoutError):
+        run.wait(0.01)
+    assert (kept[4:7].compute() == expected(x)[4:7]).all()
+    assert ((kept + 1).sum().compute(), run.done) == ((expected(x) + 1).sum(), True)
+    assert run.wait() is run
+    assert (run.computed, run.stored, run.progress, run.outcome) == (12, 12, 1.0, "done")
+    assert (run.result().compute() == kept.compute()).all()
+    assert count() == 12, "what waits computes nothing"
+    assert daskcache.token(kept) == daskcache.token(x)
+    assert (daskcache.open("x").compute() == expected(x)).all()
+
+
+def test_what_is_stored_already_is_there(store_root):
+    daskcache.persist(doubled(), "x")
+    kept = daskcache.persist(doubled(), "y", wait=False)
+    assert daskcache.last_run().done
+    assert (kept.compute() == np.arange(12) * 2).all()
+
+
+def test_a_dataset_with_coordinates_in_memory(store_root):
+    times = xr.date_range("2000-01-01", periods=20000, freq="h")
+    x = produced(slowly, 0.05, n=20000, chunks=5000)
+    ds = xr.Dataset({"t": ("time", x), "w": ("time", np.arange(20000.0))}, {"time": times}, {"title": "a"})
+    kept = ds.cache.persist("ds", wait=False)
+    xr.testing.assert_identical(kept.compute(), ds.compute())
+    xr.testing.assert_identical(daskcache.last_run().result().compute(), ds.compute())
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_one_thread_and_a_shared_pool_do_not_wait_for_one_another(store_root, scheduler):
+    x = produced(slowly, 0.02, n=24)
+    with ThreadPoolExecutor(1) as pool, dask.config.set(scheduler=scheduler, pool=pool, num_workers=1):
+        kept = daskcache.persist(x, "x", wait=False)
+        assert (kept.compute() == expected(x)).all()
+    daskcache.last_run().wait()
+
+
+@pytest.mark.slow
+def test_another_process_gets_plain_blocks(store_root):
+    x = produced(slowly, 0.05, n=24)
+    kept = daskcache.persist(x, "x", wait=False)
+    with dask.config.set({"scheduler": "processes", "num_workers": 2, "multiprocessing.context": "spawn"}):
+        assert (kept.compute() == expected(x)).all()
+    daskcache.last_run().wait()
+    count()
+    graph = dict(pickle.loads(pickle.dumps(kept.dask)))
+    blocks = [arg.value for task in graph.values() for arg in task.args if hasattr(arg, "value")]
+    assert {type(block) for block in blocks if isinstance(block, StoredBlock)} == {StoredBlock}
+
+
+def test_an_error_is_kept_and_raised_by_who_waits(store_root, caplog):
+    kept = daskcache.persist(produced(producers.failing), "x", wait=False)
+    run = daskcache.last_run()
+    for _ in range(2):
+        with pytest.raises(ArithmeticError, match="this block cannot be computed"):
+            run.result()
+    with pytest.raises(NotStoredError, match=r"has ended \(ArithmeticError: this block cannot be computed\)"):
+        kept.compute()
+    assert run.done
+    assert "a persist that was not waited for failed" in caplog.text
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_cancelled(store_root, wait):
+    x = produced(slowly, 0.05, n=180)
+    caught = []
+
+    def persist():
+        try:
+            daskcache.persist(x, "x", wait=wait)
+        except CancelledError as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=persist)
+    thread.start()
+    while len(objects(store_root)) < 3:
+        time.sleep(0.01)
+    run = daskcache.last_run()
+    assert 0 < run.progress < 1
+    run.cancel()
+    thread.join()
+    with pytest.raises(CancelledError, match="what it stored stays"):
+        run.wait(5)
+    assert len(caught) == wait
+    time.sleep(0.3)  # what is being computed is finished
+    stored = len(objects(store_root))
+    assert 3 <= stored < 60
+    count()
+    assert (daskcache.persist(x, "x").compute() == expected(x)).all()
+    assert count() == 60 - stored
+    run.cancel()  # of what has ended, nothing
+
+
+def test_a_computation_has_no_result_to_wait_for(store_root):
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+    run = daskcache.last_run()
+    assert (run.kind, run.computed, run.stored, run.done) == ("compute", 4, 4, True)
+    assert run.wait() is run
+    with pytest.raises(DaskcacheError, match="no result of its own"):
+        run.result()
+    with pytest.raises(AttributeError, match="it has blocks"):
+        run.nothing  # noqa: B018
+    assert "stored_bytes" in dir(run)
+
+
+def test_a_bar_is_drawn_of_what_takes_long(store_root, capsys):
+    with dask.config.set({"daskcache.progress": True, "num_workers": 1}):
+        daskcache.persist(produced(slowly, 0.4, n=12), "x")
+        assert "100% Completed" in capsys.readouterr().err
+        daskcache.persist(doubled(), "y")
+        assert "Completed" not in capsys.readouterr().err
