@@ -12,6 +12,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Self
 
+import yaml
 from dask import config
 
 __all__ = ["ABSENT", "HOOKS", "Hook", "install", "register", "uninstall", "warn_of_query_planning"]
@@ -127,6 +128,10 @@ class Hook(tuple[()]):  # noqa: SLOT001  (a tuple has no slots)
 
 def _dont_optimize(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     return dsk
+
+
+# As in JSON: ``dask config list`` prints what can be read again.
+yaml.add_representer(Hook, lambda dumper, _: dumper.represent_list([]))
 
 
 def _same(optimizer: Callable[..., Any]) -> Callable[..., Any]:

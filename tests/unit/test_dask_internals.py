@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import operator
 from typing import Any
 
@@ -27,11 +28,13 @@ from daskcache.dask_internals import (
     Task,
     TaskRef,
     Tuple,
+    as_collection,
     blockwise_token,
     convert_legacy_task,
     coordinate_maps,
     execute_subgraph,
     identity_cast,
+    lower,
     meta_of,
     parse_input,
     pass_extra_kwargs,
@@ -194,3 +197,21 @@ def test_an_array_knows_the_type_of_its_blocks() -> None:
     plain = da.ones((4, 6), chunks=2, dtype="f4")
     assert (type(meta_of(plain)), meta_of(plain).dtype) == (np.ndarray, np.dtype("f4"))
     assert isinstance(meta_of(da.ma.masked_greater(plain, 0)), np.ma.MaskedArray)
+
+
+def test_expressions_of_arrays_can_be_written_down_and_made():
+    """What `lower` and `as_collection` use; tests/unit/test_query_planning.py has them at work."""
+    expressions = pytest.importorskip("dask.array._array_expr._collection")
+    assert list(inspect.signature(expressions.from_graph).parameters) == [
+        "layer",
+        "_meta",
+        "chunks",
+        "keys",
+        "name_prefix",
+    ]
+    expr = expressions.FromGraph({("x", 0): 1}, np.empty(0), ((1,),), [("x", 0)], "x")
+    lowered = expr.lower_completely()
+    assert list(lowered.__dask_graph__()) == [(lowered._name, 0)]
+    assert lowered.chunks == ((1,),)
+    x = da.ones(4, chunks=2)
+    assert lower(x) is as_collection(x) is x

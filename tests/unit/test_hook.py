@@ -13,6 +13,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import yaml
 from dask.array.optimization import optimize
 
 import daskcache
@@ -213,6 +214,8 @@ def test_dask_can_send_the_configuration_to_other_hosts(how: str) -> None:
     sent = dask.config.deserialize(dask.config.serialize(dask.config.config))
     assert json.loads(json.dumps(dask.config.config)) == sent
     assert sent["array_optimize"] == [], "dask optimises nothing by it where the package is missing"
+    # What ``dask config list`` prints.
+    assert yaml.safe_load(yaml.dump(dask.config.config))["array_optimize"] == []
     dask.config.config.clear()
     dask.config.config.update(sent)
     uninstall()  # of what this process had as a default

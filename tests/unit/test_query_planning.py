@@ -37,6 +37,9 @@ np.testing.assert_array_equal(kept.compute(), expected())
 np.testing.assert_array_equal((kept[3:5] + 1).sum(axis=0).compute(), (expected()[3:5] + 1).sum(axis=0))
 np.testing.assert_array_equal(daskcache.open("a").compute(), expected())
 
+total = daskcache.persist(array().sum(), "total")
+assert (type(total), total.shape, total.compute()) == (da.Array, (), expected().sum())
+
 ds = xr.Dataset({"a": (("x", "y"), array())}, {"x": np.arange(8)})
 stored = ds.cache.persist("ds")
 assert stored.compute().identical(xr.Dataset({"a": (("x", "y"), expected())}, {"x": np.arange(8)}))

@@ -65,8 +65,10 @@ print(doubled.sum().compute(scheduler="sync").item())
 PERSISTING = (
     UNMODIFIED
     + """
+import dask
 import daskcache
-doubled.cache.persist("doubled")
+with dask.config.set(scheduler="sync"):  # lines of several threads would mix
+    doubled.cache.persist("doubled")
 """
 )
 
