@@ -74,13 +74,8 @@ class Pool:
         StoreError
             A namespace cannot be listed.
         """
-        store = stores.open(root)
-        owners = [
-            name
-            for name in list_namespaces(root)
-            if "chunks" in stores.list_dirs(store, f"{NAMESPACES}/{name}/{VERSIONS}")
-        ]
-        return [cls(root), *(cls(root, name) for name in owners)]
+        own = [cls(root, name) for name in list_namespaces(root)]
+        return [cls(root), *(pool for pool in own if stores.list_dirs(stores.open(pool.pool_root), "chunks"))]
 
     def documents(self) -> Iterator[Document]:
         """Read all manifests whose blocks lie here, the tombstones of those that were dropped, and packs.
