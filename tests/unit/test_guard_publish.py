@@ -24,6 +24,7 @@ from daskcache.fingerprint.places_remote import FsspecPlace
 from daskcache.fingerprint.watch import Stamps, Watch
 from daskcache.graph import keys_of
 from daskcache.guards import guard_sources
+from daskcache.publishing import Publication
 from daskcache.tokens import GraphTokens
 from tests.producers import objects
 from tests.sources import rewrite
@@ -48,18 +49,27 @@ def build(source: Path) -> xr.DataArray:
     return xr.open_zarr(source, consolidated=False).t * 2
 
 
-class _BeforePublishing(Callback):  # type: ignore[misc]
-    """Does something just before the task runs that writes a manifest, when all has been read and stored."""
+class _BeforePublishing:
+    """Does something when all has been read and stored, just before a manifest is written."""
 
     def __init__(self, act: Callable[[], None]) -> None:
-        super().__init__()
         self.act = act
         self.done = 0
+        self._patch = pytest.MonkeyPatch()
 
-    def _pretask(self, key: Any, dsk: Any, state: Any) -> None:
-        if isinstance(key, str) and key.startswith("daskcache-publish") and not key.endswith("before"):
+    def __enter__(self) -> _BeforePublishing:
+        publish = Publication.publish
+
+        def act_and_publish(publication: Publication, receipts: Any) -> Any:
             self.done += 1
             self.act()
+            return publish(publication, receipts)
+
+        self._patch.setattr(Publication, "publish", act_and_publish)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._patch.undo()
 
 
 class _AtStart(Callback):  # type: ignore[misc]
