@@ -246,19 +246,3 @@ def test_geotiff(tmp_path: Path) -> None:
     assert digests_of(bands.band_1) != digests_of(bands.band_2)
     rewrite(tmp_path / "a.tif")
     assert not set(before) & set(digests_of(plain))
-
-
-def test_grib(tmp_path: Path) -> None:
-    eccodes = pytest.importorskip("eccodes")
-    pytest.importorskip("cfgrib")
-    with (tmp_path / "a.grib").open("wb") as file:
-        for day in (1, 2, 3):
-            message = eccodes.codes_grib_new_from_samples("regular_ll_sfc_grib2")
-            eccodes.codes_set(message, "dataDate", 20010100 + day)
-            eccodes.codes_write(message, file)
-    with xr.open_dataset(tmp_path / "a.grib", engine="cfgrib", chunks={"time": 1}) as dataset:
-        data = next(iter(dataset.data_vars.values()))
-        before = digests_of(data)
-        assert len(set(before)) == 3
-        rewrite(tmp_path / "a.grib")
-        assert not set(before) & set(digests_of(data))
