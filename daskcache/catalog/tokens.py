@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 from typing import Any, Self
 
@@ -171,7 +172,9 @@ class _Indexed:
     """That of all blocks; None where they differ."""
 
     @classmethod
+    @lru_cache(maxsize=10_000)
     def of(cls, variable: StoredVariable) -> Self:
+        # Kept, because each new version makes the index anew of all the old ones.
         grid, dtype = variable.grid, variable.encoded_dtype
         spec = None
         if grid.kind == "regular":

@@ -137,11 +137,15 @@ def effect[T: Callable[..., Any]](target: T) -> T:
 
     Examples
     --------
-    >>> import daskcache
-    >>> @daskcache.effect
-    ... def send(block):
-    ...     print(block.sum())
+    >>> import dask.array as da
+    >>> sent = []
+    >>> def send(block):
+    ...     sent.append(int(block.sum()))
     ...     return block
+    >>> x = da.ones(4, chunks=2).map_blocks(effect(send), meta=da.ones(0))
+    >>> _ = x.compute(scheduler="sync"), x.compute(scheduler="sync")
+    >>> sent
+    [2, 2, 2, 2]
     """
     try:
         setattr(target, _EFFECT, True)
