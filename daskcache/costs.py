@@ -21,7 +21,7 @@ from daskcache.dask_internals import GETTERS, Alias, DataNode, Key, Task
 from daskcache.errors import NotStoredError, StoreError
 from daskcache.outputs import OutputPlace, form_of, keep_output
 from daskcache.pool import StoredBlock
-from daskcache.runs import note
+from daskcache.reports import note
 from daskcache.tokens import GraphTokens, has_effect
 from daskcache.weighed import Weighed, to_counts
 from daskcache.writing import Writer

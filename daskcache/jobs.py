@@ -22,7 +22,7 @@ from dask.callbacks import Callback
 from dask.diagnostics.progress import ProgressBar
 from dask.system import CPU_COUNT
 
-from daskcache import cluster, runs
+from daskcache import cluster, reports, runs
 from daskcache.errors import DaskcacheError
 
 __all__ = ["Engine", "Work", "shows_progress"]
@@ -121,11 +121,11 @@ class Engine:
         # Tasks in other processes count there, where nobody looks.
         name = key[0] if type(key) is tuple else key
         if self._get is dask.multiprocessing.get and isinstance(name, str) and self._run in name:
-            runs.note(self._run, computed=1)
+            reports.note(self._run, computed=1)
 
     def _compute_on_cluster(self, shows_bar: bool, background: bool) -> Any:
         distributed = sys.modules["distributed"]
-        cluster.listen(runs.receive, self.client)
+        cluster.listen(reports.receive, self.client)
         lacking = cluster.find_lacking(self.client)
         if lacking:
             raise DaskcacheError(

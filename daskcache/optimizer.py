@@ -16,7 +16,7 @@ import dask.array.optimization
 from dask.core import flatten
 from dask.highlevelgraph import HighLevelGraph
 
-from daskcache import cluster, runs, stores
+from daskcache import cluster, reports, runs, stores
 from daskcache.catalog import Catalog
 from daskcache.checkpoints import CheckpointLayer, find_checkpoints, write_layer
 from daskcache.completion import list_outputs, publish_checkpoints
@@ -58,7 +58,7 @@ class Optimizer:
 
     def __reduce__(self) -> tuple[Any, ...]:
         # It leaves for a scheduler, which will tell what it plans.
-        cluster.listen(runs.receive)
+        cluster.listen(reports.receive)
         # With distributed the pass runs in the scheduler, which may have been started before an edit.
         client = self.client or LoadedCode.here(
             salt=self.settings.salt, code_versions=self.settings.code_versions
@@ -158,7 +158,7 @@ def _rewrite(
     weighs = settings.policy == "auto" and stores_outputs
     if plan.is_trivial and not weighs:
         return dsk, _leave
-    runs.announce(_figures(run, plan, settings), elsewhere=client is not None)
+    reports.announce(_figures(run, plan, settings), elsewhere=client is not None)
     writer = writer_for(tokens.fingerprinter, settings, run)
     recovery = Recovery(dsk, tokens, finder.find, writer if may_write(settings) else None, run)
     plan = recovery.protect(plan)

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-import weakref
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
-from daskcache import cluster
 from daskcache.errors import DaskcacheError
-from daskcache.weighed import Weighed, is_weighed, merge
+from daskcache.weighed import Weighed, merge
 
-__all__ = ["Figures", "Run", "last_run"]
+__all__ = ["COUNTS", "Figures", "Job", "Run", "begin", "find_run", "last_run"]
 
 _KEPT = 64
-_FLUSH_S = 0.2
 _LATE_S = 2.0
 
 
@@ -73,13 +70,17 @@ class Job(Protocol):
     error: BaseException | None
 
     @property
-    def is_on_cluster(self) -> bool: ...
+    def is_on_cluster(self) -> bool:
+        """Whether its tasks run on a cluster."""
 
-    def is_done(self) -> bool: ...
+    def is_done(self) -> bool:
+        """Tell whether it has ended."""
 
-    def wait(self, timeout: float | None) -> Any: ...
+    def wait(self, timeout: float | None) -> Any:
+        """Give its result when it has ended."""
 
-    def cancel(self) -> None: ...
+    def cancel(self) -> None:
+        """Stop it."""
 
 
 class Run:
@@ -277,7 +278,7 @@ class Run:
                 return  # an event that comes late
             figures = self._figures
             changes: dict[str, Any] = {
-                name: getattr(figures, name) + count for name, count in counts.items() if name in _COUNTS
+                name: getattr(figures, name) + count for name, count in counts.items() if name in COUNTS
             }
             changes["weighed"] = merge(figures.weighed, counts)
             changes["seconds"] = time.perf_counter() - self._begun
@@ -306,8 +307,8 @@ class Run:
 
 
 _FIELDS = frozenset(field.name for field in fields(Figures))
-_COUNTS = ("computed", "shared", "stored", "stored_bytes", "conflicts", "unstored", "lost")
-_PLANNED = ("kind", "store", "namespace", "entry", "blocks", "wanted", "loaded")
+COUNTS = ("computed", "shared", "stored", "stored_bytes", "conflicts", "unstored", "lost")
+"""Fields of `Figures` that tasks count up."""
 
 _runs: OrderedDict[str, Run] = OrderedDict()
 _runs_lock = threading.Lock()
@@ -380,105 +381,3 @@ def begin(figures: Figures, job: Job | None = None) -> Run:
         while len(_runs) > _KEPT:
             _runs.popitem(last=False)
     return made
-
-
-def announce(figures: Figures, *, elsewhere: bool) -> None:
-    """Keep a computation whose graph was planned; where that was on a scheduler, tell the clients.
-
-    Parameters
-    ----------
-    figures : Figures
-        What was planned.
-    elsewhere : bool
-        Whether the graph came from another process.
-    """
-    if not elsewhere:
-        begin(figures)
-        return
-    sender = cluster.scheduler()
-    message = {"run": figures.id, **{name: getattr(figures, name) for name in _PLANNED}}
-    if sender is None:
-        receive(message)  # a cluster in the client's own process
-    else:
-        cluster.send(message, sender)
-
-
-def receive(message: Mapping[str, Any]) -> None:
-    """Take in what a scheduler or a worker tells of a run.
-
-    Parameters
-    ----------
-    message : mapping
-        Of ``run``, with what was planned or with counts.
-    """
-    run = message.get("run")
-    if not isinstance(run, str):
-        return
-    found = find_run(run)
-    if "kind" in message:
-        values = {name: message[name] for name in _PLANNED if name in message}
-        if found is None:
-            begin(Figures(run, **values))
-        else:
-            found.settle(**values)
-        return
-    if found is None:
-        # Events of workers do not wait for those of the scheduler.
-        found = begin(Figures(run, kind="compute"))
-    found._add({name: value for name, value in message.items() if name in _COUNTS or is_weighed(name)})
-
-
-class _Sender:
-    """What the tasks of one worker did since it told last, by run."""
-
-    def __init__(self, worker: weakref.ref[Any]) -> None:
-        self._worker = worker
-        self._counts: dict[str, Counter[str]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, run: str, counts: Mapping[str, Any]) -> None:
-        with self._lock:
-            is_first = not self._counts
-            self._counts.setdefault(run, Counter()).update(counts)
-        if is_first:
-            # One event for all that a moment brings: a message for each block would be a load of its own.
-            timer = threading.Timer(_FLUSH_S, self._flush)
-            timer.daemon = True
-            timer.start()
-
-    def _flush(self) -> None:
-        with self._lock:
-            counts, self._counts = self._counts, {}
-        worker = self._worker()
-        for run, numbers in counts.items() if worker is not None else ():
-            cluster.send({"run": run, **numbers}, worker)
-
-
-_senders: weakref.WeakKeyDictionary[Any, _Sender] = weakref.WeakKeyDictionary()
-
-
-def note(run: str, **counts: float) -> None:
-    """Count what a task did.
-
-    Parameters
-    ----------
-    run : str
-        The run's id.
-    **counts
-        Of `Figures`.
-
-    Notes
-    -----
-    On a worker, told to the cluster's clients under the topic ``daskcache``, several blocks at a time.
-    """
-    worker = cluster.worker()
-    if worker is None:
-        found = find_run(run)
-        if found is not None:
-            found._add(counts)
-        return
-    with _runs_lock:
-        sender = _senders.get(worker)
-        if sender is None:
-            sender = _senders[worker] = _Sender(weakref.ref(worker))
-    sender.add(run, counts)

@@ -27,7 +27,7 @@ from daskcache.dask_internals import (
 )
 from daskcache.errors import NotStoredError, StoreError
 from daskcache.pool import StoredBlock, look_up
-from daskcache.runs import note
+from daskcache.reports import note
 from daskcache.writing import Writer, keep_block, store_block
 
 __all__ = ["look_first", "run_looking"]

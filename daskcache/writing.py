@@ -12,7 +12,7 @@ from daskcache.errors import NotStoredError, SourceChangedError, StoreError, Unc
 from daskcache.fingerprint import check_code_units
 from daskcache.fingerprint.guard import Watched, find_changed_file
 from daskcache.pool import Receipt, StoredBlock, write_block
-from daskcache.runs import note
+from daskcache.reports import note
 
 __all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "unstored_in"]
 

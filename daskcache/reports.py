@@ -1,0 +1,122 @@
+"""What tasks tell of the run that they belong to: in one process at once, on a cluster by events."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from daskcache import cluster
+from daskcache.runs import COUNTS, Figures, begin, find_run
+from daskcache.weighed import is_weighed
+
+__all__ = ["announce", "note", "receive"]
+
+_FLUSH_S = 0.2
+_PLANNED = ("kind", "store", "namespace", "entry", "blocks", "wanted", "loaded")
+
+_lock = threading.Lock()
+
+
+def announce(figures: Figures, *, elsewhere: bool) -> None:
+    """Keep a computation whose graph was planned; where that was on a scheduler, tell the clients.
+
+    Parameters
+    ----------
+    figures : Figures
+        What was planned.
+    elsewhere : bool
+        Whether the graph came from another process.
+    """
+    if not elsewhere:
+        begin(figures)
+        return
+    sender = cluster.scheduler()
+    message = {"run": figures.id, **{name: getattr(figures, name) for name in _PLANNED}}
+    if sender is None:
+        receive(message)  # a cluster in the client's own process
+    else:
+        cluster.send(message, sender)
+
+
+def receive(message: Mapping[str, Any]) -> None:
+    """Take in what a scheduler or a worker tells of a run.
+
+    Parameters
+    ----------
+    message : mapping
+        Of ``run``, with what was planned or with counts.
+    """
+    run = message.get("run")
+    if not isinstance(run, str):
+        return
+    found = find_run(run)
+    if "kind" in message:
+        values = {name: message[name] for name in _PLANNED if name in message}
+        if found is None:
+            begin(Figures(run, **values))
+        else:
+            found.settle(**values)
+        return
+    if found is None:
+        # Events of workers do not wait for those of the scheduler.
+        found = begin(Figures(run, kind="compute"))
+    found.add({name: value for name, value in message.items() if name in COUNTS or is_weighed(name)})
+
+
+class _Sender:
+    """What the tasks of one worker did since it told last, by run."""
+
+    def __init__(self, worker: weakref.ref[Any]) -> None:
+        self._worker = worker
+        self._counts: dict[str, Counter[str]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, run: str, counts: Mapping[str, Any]) -> None:
+        with self._lock:
+            is_first = not self._counts
+            self._counts.setdefault(run, Counter()).update(counts)
+        if is_first:
+            # One event for all that a moment brings: a message for each block would be a load of its own.
+            timer = threading.Timer(_FLUSH_S, self._flush)
+            timer.daemon = True
+            timer.start()
+
+    def _flush(self) -> None:
+        with self._lock:
+            counts, self._counts = self._counts, {}
+        worker = self._worker()
+        for run, numbers in counts.items() if worker is not None else ():
+            cluster.send({"run": run, **numbers}, worker)
+
+
+_senders: weakref.WeakKeyDictionary[Any, _Sender] = weakref.WeakKeyDictionary()
+
+
+def note(run: str, **counts: float) -> None:
+    """Count what a task did.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+    **counts
+        Of `Figures`.
+
+    Notes
+    -----
+    On a worker, told to the cluster's clients under the topic ``daskcache``, several blocks at a time.
+    """
+    worker = cluster.worker()
+    if worker is None:
+        found = find_run(run)
+        if found is not None:
+            found.add(counts)
+        return
+    with _lock:
+        sender = _senders.get(worker)
+        if sender is None:
+            sender = _senders[worker] = _Sender(weakref.ref(worker))
+    sender.add(run, counts)
