@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ import pytest
 
 from daskcache.config import Settings
 from daskcache.errors import InvalidInputError, UncacheableError
-from daskcache.fingerprint import Digester, Fingerprinter, fingerprint, register
+from daskcache.fingerprint import Fingerprinter, arrays, fingerprint, register
 from tests.unit.test_fingerprint_objects import DATASET, Options, double
 
 
@@ -147,20 +147,19 @@ def test_memory_is_by_identity_for_one_pass_only() -> None:
 
 def test_a_large_array_is_hashed_once_and_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.zeros(1 << 22)
-    shared = []
-    hashing = Digester.digest_pieces
+    hashed: list[tuple[int, bool]] = []
+    hashing = arrays.hash_leaf
 
-    def counting(
-        digester: Digester, tag: bytes, parts: Iterable[bytes], size_bytes: int, pieces: Iterable[Any]
-    ) -> bytes:
-        listed = list(pieces)
-        shared.append([np.shares_memory(np.frombuffer(piece, "u1"), array) for piece in listed])
-        return hashing(digester, tag, parts, size_bytes, listed)
+    def noting(leaf: Any) -> bytes:
+        piece = np.frombuffer(leaf, "u1")
+        hashed.append((piece.nbytes, np.shares_memory(piece, array)))
+        return hashing(leaf)
 
-    monkeypatch.setattr(Digester, "digest_pieces", counting)
+    monkeypatch.setattr(arrays, "hash_leaf", noting)
     walk = Fingerprinter()
     assert len({walk.fingerprint([array, array]), walk.fingerprint((array,)), walk.fingerprint(array)}) == 3
-    assert shared == [[True]]
+    assert sum(size_bytes for size_bytes, _ in hashed) == array.nbytes
+    assert all(is_shared for _, is_shared in hashed)
 
 
 def test_the_protocol_counts_with_the_type() -> None:
@@ -220,9 +219,7 @@ def test_what_is_plain_agrees_however_deep_it_lies() -> None:
 
     walk = Fingerprinter()
     short = walk.fingerprint(plain)
-    walk.leaves = {
-        kind: leaf for kind, leaf in walk.leaves.items() if kind not in {list, tuple, dict, slice}
-    }
+    walk.leaves = {kind: leaf for kind, leaf in walk.leaves.items() if kind not in {list, tuple, dict, slice}}
     assert walk.fingerprint(plain) == short
 
 
