@@ -355,7 +355,7 @@ def test_a_rule_for_an_unknown_array_makes_it_known() -> None:
     assert one == same != other
 
 
-@pytest.mark.filterwarnings("ignore:Port .* is already in use")
+@pytest.mark.filterwarnings("ignore:Port .* is already in use", "ignore::ResourceWarning")
 def test_futures_have_no_token() -> None:
     with Client(processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None) as client:
         future = client.submit(operator.add, 1, 2)
