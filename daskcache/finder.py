@@ -118,7 +118,8 @@ class Finder:
                 settings = self._checkpoints[key[0]].settings
                 # What is only read is computed where it has gone.
                 reuse = Reuse(settings, self._run).is_safe if key[0] in self.writes else None
-                self._listings[target.root] = Listing(target.root, reuse)
+                listing = self._listings[target.root] = Listing(target.root, reuse)
+                listing.look_ahead(other for other in self.targets.values() if other.root == target.root)
             stored = self._listings[target.root].find_as_known(target, self._index.get(token))
             if stored is not None:
                 return stored

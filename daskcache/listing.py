@@ -85,7 +85,7 @@ class Listing:
         if 0 in block.shape:
             return replace(block, size_bytes=0)
         size, _ = self._look(block)
-        return None if size < SMALLEST_BYTES else replace(block, size_bytes=size)
+        return None if size < SMALLEST_BYTES else _with_size(block, size)
 
     def find_as_known(self, block: StoredBlock, known: StoredBlock | None) -> StoredBlock | None:
         """Look for a block whose size a manifest knows; one of another size is read before it is trusted.
@@ -111,7 +111,11 @@ class Listing:
         found = self.find(block)
         if found is None:
             return None
-        if known is None or known.id != found.id:
+        # What is equal has equal ids, each of which costs a hash.
+        is_same = known is not None and (
+            (known.token == found.token and known.spec == found.spec) or known.id == found.id
+        )
+        if known is None or not is_same:
             return found if self._will_stay(found) else None
         if known.size_bytes in (None, found.size_bytes):
             return found
@@ -129,10 +133,15 @@ class Listing:
         return self._groups[block.group].get(block.id, (0, None))
 
     def _list(self, group: str) -> Mapping[str, tuple[int, float | None]]:
-        return stores.list_objects(self._store, f"chunks/{group}")
+        return stores.list_objects(self._store, f"chunks/{group}", lazily=True)
 
     def _will_stay(self, block: StoredBlock) -> bool:
         if self._is_safe is None or 0 in block.shape or self._is_safe(block, self._look(block)[1]):
             return True
         logger.info("%s is old and nothing needs it, so that it counts as missing", block.key)
         return False
+
+
+def _with_size(block: StoredBlock, size_bytes: int) -> StoredBlock:
+    # In half the time that `dataclasses.replace` takes.
+    return StoredBlock(block.root, block.group, block.token, block.spec, block.shape, block.dtype, size_bytes)

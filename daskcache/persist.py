@@ -169,6 +169,7 @@ class _Persist:
             wanted.setdefault(self.draft.manifest.variables[number].path, []).append(target)
         announce_run(self.id, self.settings, self.entry, wanted)
         listing = Listing(self.settings.pool_root, Reuse(self.settings, self.id).is_safe)
+        listing.look_ahead(block for blocks in self.identified.targets.values() for block in blocks)
         index: Any = self.catalog.token_index() if self.settings.mode == "readwrite" else {}
         missing = {
             path: [

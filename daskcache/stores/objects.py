@@ -6,7 +6,7 @@ All are synchronous, and safe in threads, after a fork and inside a running even
 from __future__ import annotations
 
 import re
-from collections.abc import Buffer
+from collections.abc import Buffer, Mapping
 from itertools import count
 
 from zarr.abc.store import ByteRequest, Store
@@ -206,7 +206,9 @@ def list_sizes(store: Store, prefix: str) -> dict[str, int]:
     return {name: size for name, (size, _) in listed.items() if not local.is_temporary(name)}
 
 
-def list_objects(store: Store, prefix: str) -> dict[str, tuple[int, float | None]]:
+def list_objects(
+    store: Store, prefix: str, *, lazily: bool = False
+) -> Mapping[str, tuple[int, float | None]]:
     """List the objects directly under a prefix with their times, those that are being written too.
 
     Parameters
@@ -215,10 +217,13 @@ def list_objects(store: Store, prefix: str) -> dict[str, tuple[int, float | None
         What `open` gave.
     prefix : str
         Such as ``"chunks/00ff"``; one that is missing has no objects.
+    lazily : bool, optional
+        Look at a file only when it is asked for, where the store has to look at each by itself. Of use where few of
+        many are wanted.
 
     Returns
     -------
-    dict of str to tuple
+    mapping of str to tuple
         By the last segment of each key the object's size in bytes, and when it was written, in seconds since
         1970 by the store's own clock; None where the store does not tell.
 
@@ -239,6 +244,9 @@ def list_objects(store: Store, prefix: str) -> dict[str, tuple[int, float | None
     >>> list_objects(store, "chunks/00ff")
     {'ab': (3, None)}
     """
+    if lazily and isinstance(store, LocalStore):
+        with translating(describe(store), f"list {_checked(prefix)}"):
+            return local.Files(drive.path_of(store, prefix))
     return drive.list_objects(store, _checked(prefix))
 
 

@@ -31,6 +31,8 @@ def asked(request, tmp_path, monkeypatch):
 
     for operation in OPERATIONS:
         monkeypatch.setattr(module, operation, record(operation, getattr(module, operation)))
+    # A listing whose files are looked at one by one.
+    monkeypatch.setattr(local, "Files", record("list_objects", local.Files))
     counts.url = f"memory://{tmp_path.name}" if request.param == "memory" else str(tmp_path / "store")
     return counts
 
