@@ -18,10 +18,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from daskcache import stores  # noqa: E402
-from daskcache.stores import Levels, Limit, local  # noqa: E402
-from daskcache.stores.sync import wait_for  # noqa: E402
-from tests.servers.harness import BUCKET, KEY, SECRET, moto  # noqa: E402
+from daskcache import stores
+from daskcache.stores import Levels, Limit, local
+from daskcache.stores.sync import wait_for
+from tests.servers.harness import BUCKET, KEY, SECRET, moto
 
 SIZE = 16_000_000
 LIMIT = 0.9

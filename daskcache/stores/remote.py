@@ -103,6 +103,12 @@ async def create_with_fsspec(store: FsspecStore, key: str, data: bytes) -> bool:
             await store.fs._pipe_file(_path(store, name), value, mode="create")
         except FileExistsError:
             return False
+        except OSError as error:
+            # s3fs knows the refusal by its message, and Ceph sends none.
+            answer = getattr(error.__cause__, "response", None) or {}
+            if answer.get("Error", {}).get("Code") in ("PreconditionFailed", "412"):
+                return False
+            raise
         return True
 
     if _scheme(store) in _CREATES_ONLY:

@@ -169,8 +169,12 @@ class Cutter:
         except OSError:
             client.close()
             return
-        threading.Thread(target=self._pump, args=(server, client, False), daemon=True).start()
+        back = threading.Thread(target=self._pump, args=(server, client, False), daemon=True)
+        back.start()
         self._pump(client, server, True)
+        back.join()
+        client.close()
+        server.close()
 
     def _pump(self, source: socket.socket, target: socket.socket, counted: bool) -> None:
         passed = 0

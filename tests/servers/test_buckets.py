@@ -26,7 +26,11 @@ from daskcache.stores.remote import PROBE
 from tests.servers.conftest import start
 from tests.servers.harness import Bucket, Cutter, Faulty, moto, request
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # gcsfs hands aiohttp bytes.
+    pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning"),
+]
 
 _calls: Counter[int] = Counter()
 

@@ -128,7 +128,7 @@ def test_the_canary_is_seen_nowhere(
         seen["status"] = [
             repr(stored.cache.status()),
             repr(daskcache.last_run()),
-            str(daskcache.status("entry")),
+            str(daskcache.status(pipeline(), "entry")),
         ]
         seen["explain"] = repr(daskcache.explain(pipeline(), "entry"))
     store = stores.open(root)
