@@ -28,7 +28,7 @@ KINDS = [
 def servers() -> Iterator[None]:
     yield
     for server in _started.values():
-        server.kill()
+        server.close()
 
 
 @pytest.fixture

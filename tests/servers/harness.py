@@ -72,6 +72,10 @@ class Server:
             self.process.wait()
             self.process = None
 
+    def close(self) -> None:
+        """Stop for good."""
+        self.kill()
+
 
 _MOTO = """
 import sys

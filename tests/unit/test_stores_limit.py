@@ -129,7 +129,11 @@ def test_a_failing_write_gives_its_room_back(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize(
     ("limits", "message"),
-    [({}, "max_object, max_size or both"), ({"max_size": "much"}, "max_size"), ({"max_object": -1}, "not negative")],
+    [
+        ({}, "max_object, max_size or both"),
+        ({"max_size": "much"}, "max_size"),
+        ({"max_object": -1}, "not negative"),
+    ],
 )
 def test_limits_that_are_none(limits: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
