@@ -19,7 +19,7 @@ from dask.utils import key_split
 
 from daskcache.dask_internals import GETTERS, Alias, DataNode, Key, Task
 from daskcache.errors import NotStoredError, StoreError
-from daskcache.outputs import OutputPlace, form_of, keep_output
+from daskcache.outputs import OutputPlace, form_of, keep_output, note_weighed
 from daskcache.pool import StoredBlock
 from daskcache.reports import note
 from daskcache.tokens import GraphTokens, has_effect
@@ -171,6 +171,7 @@ def weigh_block(block: Any, question: Question) -> Any:
     costs.put(question.key, min(takes, seconds) if is_worth else seconds)
     found = Weighed(int(is_worth), int(not is_worth), seconds, takes, nbytes)
     note(question.writer.run, **to_counts(question.layer, found))
+    note_weighed(question.writer.run, question.layer, found)
     return block
 
 

@@ -25,9 +25,20 @@ from daskcache.graph import BlockLookup, StoredBlocks
 from daskcache.listing import Listing
 from daskcache.pool import StoredBlock
 from daskcache.tokens import GraphTokens, has_effect
+from daskcache.weighed import Weighed, merge, to_counts
 from daskcache.writing import Writer, keep_block, unstored_in
 
-__all__ = ["Form", "OutputPlace", "Pack", "find_outputs", "form_of", "keep_layer", "keep_output", "keep_task"]
+__all__ = [
+    "Form",
+    "OutputPlace",
+    "Pack",
+    "find_outputs",
+    "form_of",
+    "keep_layer",
+    "keep_output",
+    "keep_task",
+    "note_weighed",
+]
 
 logger = logging.getLogger("daskcache")
 
@@ -305,7 +316,7 @@ class Pack:
                 about=unstored_in(self.run),
             )
             return
-        targets = _journal_of(self.run).take()
+        targets, weighed = _journal_of(self.run).take()
         noted = {block.token for blocks in targets.values() for block in blocks}
         for number, (place, form) in enumerate(zip(self.places, forms, strict=True)):
             token = self.tokens[20 * number : 20 * number + 20]
@@ -316,10 +327,12 @@ class Pack:
                 continue
             if target is not None and token not in noted:
                 targets.setdefault(place, []).append(target)
-        _list_stored(targets, self.run)
+        _list_stored(targets, self.run, weighed)
 
 
-def _list_stored(targets: Mapping[OutputPlace, Sequence[StoredBlock]], run: str) -> None:
+def _list_stored(
+    targets: Mapping[OutputPlace, Sequence[StoredBlock]], run: str, weighed: Mapping[str, Weighed]
+) -> None:
     found: dict[tuple[str, str], list[StoredBlock]] = {}
     try:
         for place, blocks in targets.items():
@@ -329,7 +342,7 @@ def _list_stored(targets: Mapping[OutputPlace, Sequence[StoredBlock]], run: str)
                 block for block in stored if block is not None
             )
         for (root, namespace), listed in found.items():
-            put_pack(root, namespace, listed)
+            put_pack(root, namespace, listed, weighed)
     except StoreError as error:
         warn_once(
             f"the result is right, but what was stored of it is not listed: {error}", about=unstored_in(run)
@@ -343,6 +356,7 @@ class _Journal:
     run: str
     lock: threading.Lock = field(default_factory=threading.Lock)
     pending: dict[OutputPlace, list[StoredBlock]] = field(default_factory=dict)
+    weighed: dict[str, Weighed] = field(default_factory=dict)
 
     def note(self, target: StoredBlock, place: OutputPlace) -> None:
         with self.lock:
@@ -354,13 +368,34 @@ class _Journal:
             timer.daemon = True
             timer.start()
 
-    def take(self) -> dict[OutputPlace, list[StoredBlock]]:
+    def weigh(self, layer: str, found: Weighed) -> None:
+        with self.lock:
+            self.weighed = merge(self.weighed, to_counts(layer, found))
+
+    def take(self) -> tuple[dict[OutputPlace, list[StoredBlock]], dict[str, Weighed]]:
         with self.lock:
             pending, self.pending = self.pending, {}
-            return pending
+            weighed, self.weighed = self.weighed, {}
+            return pending, weighed
 
     def flush(self) -> None:
-        _list_stored(self.take(), self.run)
+        pending, weighed = self.take()
+        _list_stored(pending, self.run, weighed)
+
+
+def note_weighed(run: str, layer: str, found: Weighed) -> None:
+    """Remember what a block cost, for the next pack that this process makes.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+    layer : str
+        The block's layer, as people see it.
+    found : Weighed
+        What was measured.
+    """
+    _journal_of(run).weigh(layer, found)
 
 
 _journals: dict[str, _Journal] = {}

@@ -8,7 +8,8 @@ stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 
 import numpy as np
 from zarr.abc.store import Store
@@ -19,8 +20,9 @@ from daskcache.errors import CorruptChunkError
 from daskcache.manifest import Manifest, StoredVariable, from_idx, to_idx
 from daskcache.names import check_namespace, is_version
 from daskcache.pool import StoredBlock
+from daskcache.weighed import Weighed, merge, to_counts
 
-__all__ = ["list_packs", "put_pack", "read_pack"]
+__all__ = ["list_packs", "put_pack", "read_pack", "read_weighed"]
 
 logger = logging.getLogger("daskcache")
 
@@ -30,7 +32,9 @@ _SMALL = 2**20
 """Bytes of a pack that is left as it is."""
 
 
-def put_pack(root: str, namespace: str, blocks: Iterable[StoredBlock]) -> None:
+def put_pack(
+    root: str, namespace: str, blocks: Iterable[StoredBlock], weighed: Mapping[str, Weighed] | None = None
+) -> None:
     """List blocks in a namespace, so that their tokens are found.
 
     Parameters
@@ -41,6 +45,8 @@ def put_pack(root: str, namespace: str, blocks: Iterable[StoredBlock]) -> None:
         Where they shall be found.
     blocks : iterable of StoredBlock
         Each is stored already.
+    weighed : mapping of str to Weighed, optional
+        By layer, what blocks cost, stored or not.
 
     Raises
     ------
@@ -62,7 +68,7 @@ def put_pack(root: str, namespace: str, blocks: Iterable[StoredBlock]) -> None:
     ...  list_packs("memory://doc-pack", "default")]
     [1]
     """
-    manifest = _pack(blocks)
+    manifest = _pack(blocks, weighed or {})
     if not manifest.variables:
         return
     store = stores.open(root)
@@ -138,6 +144,35 @@ def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
         return None
 
 
+def read_weighed(root: str, namespace: str) -> dict[str, Weighed]:
+    """Tell what runs under the policy ``auto`` found of the layers that they weighed.
+
+    Parameters
+    ----------
+    root : str
+        The store.
+    namespace : str
+        The namespace.
+
+    Returns
+    -------
+    dict of str to Weighed
+        By layer, of all runs whose packs are there.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+
+    Examples
+    --------
+    >>> read_weighed("memory://doc-empty", "default")
+    {}
+    """
+    packs = (read_pack(root, namespace, name) for name in list_packs(root, namespace))
+    return _weighed_in(pack for pack in packs if pack is not None)
+
+
 def _key(namespace: str, version: str = "") -> str:
     directory = f"{NAMESPACES}/{check_namespace(namespace)}/{VERSIONS}"
     return f"{directory}/{version}.idx" if version else directory
@@ -153,7 +188,8 @@ def _listed(store: Store, namespace: str) -> dict[str, int]:
 def _merge(root: str, store: Store, namespace: str, names: Sequence[str]) -> None:
     found = {name: read_pack(root, namespace, name) for name in names}
     read = {name: manifest for name, manifest in found.items() if manifest is not None}
-    merged = _pack(block for manifest in read.values() for block in _blocks(root, manifest))
+    blocks = (block for manifest in read.values() for block in _blocks(root, manifest))
+    merged = _pack(blocks, _weighed_in(read.values()))
     stores.put(store, _key(namespace, merged.version), to_idx(merged))
     for name in read:
         if name != merged.version:
@@ -175,7 +211,7 @@ def _blocks(root: str, manifest: Manifest) -> Iterator[StoredBlock]:
             )
 
 
-def _pack(blocks: Iterable[StoredBlock]) -> Manifest:
+def _pack(blocks: Iterable[StoredBlock], weighed: Mapping[str, Weighed]) -> Manifest:
     alike: dict[object, dict[bytes, StoredBlock]] = {}
     for block in blocks:
         # One without dimensions cannot lie beside another.
@@ -186,7 +222,16 @@ def _pack(blocks: Iterable[StoredBlock]) -> Manifest:
     variables = (
         _variable(f"blocks{number}", [block for _, block in found]) for number, found in enumerate(ordered)
     )
-    return Manifest.build("dataset", tuple(variables))
+    info = {"weighed": {layer: asdict(found) for layer, found in weighed.items()}} if weighed else {}
+    return Manifest.build("dataset", tuple(variables), info=info)
+
+
+def _weighed_in(manifests: Iterable[Manifest]) -> dict[str, Weighed]:
+    found: dict[str, Weighed] = {}
+    for manifest in manifests:
+        for layer, values in manifest.info.get("weighed", {}).items():
+            found = merge(found, to_counts(layer, Weighed(**values)))
+    return found
 
 
 def _variable(path: str, blocks: Sequence[StoredBlock]) -> StoredVariable:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import daskcache
+from daskcache.catalog.packs import read_weighed
 from daskcache.costs import WORTH, Question, weigh_block, weigh_tasks
 from daskcache.dask_internals import DataNode, Task
 from daskcache.fingerprint import Fingerprinter
@@ -39,6 +40,11 @@ def test_a_costly_intermediate_is_stored(store_root, scheduler):
         assert found["slowly"].compute_s >= 4 * 0.2
         assert found["slowly"].compute_s >= WORTH * found["slowly"].store_s > 0
         assert repr(found["slowly"]).startswith("<4 of 4 blocks stored: one took 0.2")
+        # In the store, too.
+        (kept,) = [
+            one for layer, one in read_weighed(str(store_root), "default").items() if layer == "slowly"
+        ]
+        assert kept == found["slowly"]
         # Another analysis of the same blocks.
         assert slow().min().compute() == 0
         assert count() == 0
