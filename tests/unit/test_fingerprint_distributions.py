@@ -217,3 +217,47 @@ def test_finding_homes_takes_no_seconds() -> None:
     for name in ("numpy", "xarray.core.dataset", "dask.array.core", "scipy.signal", "json"):
         find_home(name)
     assert time.perf_counter() - started < 2
+
+
+def test_a_version_is_an_edit_for_what_uses_it_alone(site: Path) -> None:
+    """Two of three functions of a graph come of distributions; an upgrade of one costs its own blocks."""
+    import dask.array as da
+
+    from daskcache.graph import keys_of
+    from daskcache.tokens import GraphTokens
+
+    def tokens(versions: dict[str, str], precision: Any = "exact") -> dict[str, list[bytes | None]]:
+        for old in site.glob("*.dist-info"):
+            for file in old.iterdir():
+                file.unlink()
+            old.rmdir()
+        for name, version in versions.items():
+            sys.modules.pop(name, None)
+            install(site, name, version, {f"{name}.py": "def f(x): return x + 1\n"})
+        x = da.ones(4, chunks=2)
+        arrays = {name: x.map_blocks(importlib.import_module(name).f) for name in versions}
+        # What uses both, through code of the user's; and what uses neither.
+        one, other = (importlib.import_module(name) for name in versions)
+        arrays["both"] = x.map_blocks(lambda block: one.f(other.f(block)), dtype="f8")
+        arrays["neither"] = x.map_blocks(lambda block: block + 1, dtype="f8")
+        walk = Fingerprinter(code_versions=precision)
+        graphs = {name: GraphTokens(array.dask, walk) for name, array in arrays.items()}
+        return {name: [graphs[name].token(key) for key in keys_of([array])] for name, array in arrays.items()}
+
+    def changed(after: dict[str, str], precision: Any = "exact") -> set[str]:
+        before = tokens({"gridtool": "1.2.3", "plottool": "1.0"}, precision)
+        assert None not in [token for found in before.values() for token in found]
+        later = tokens(after, precision)
+        return {name for name in before if before[name] != later[name]}
+
+    assert changed({"gridtool": "1.2.3", "plottool": "1.0"}) == set()
+    assert changed({"gridtool": "1.2.4", "plottool": "1.0"}) == {"gridtool", "both"}
+    assert changed({"gridtool": "1.2.3", "plottool": "1.1"}) == {"plottool", "both"}
+    assert changed({"gridtool": "1.2.4", "plottool": "1.0"}, "minor") == set()
+    assert changed({"gridtool": "1.3.0", "plottool": "1.0"}, "minor") == {"gridtool", "both"}
+    assert changed({"gridtool": "1.3.0", "plottool": "1.1"}, "major") == set()
+    assert changed({"gridtool": "2.0", "plottool": "1.1"}, "major") == {"gridtool", "both"}
+    assert changed({"gridtool": "2.0", "plottool": "3.0"}, "none") == set()
+    mixed = (("default", "exact"), ("plottool", "none"))
+    assert changed({"gridtool": "1.2.3", "plottool": "3.0"}, mixed) == set()
+    assert changed({"gridtool": "1.2.4", "plottool": "3.0"}, mixed) == {"gridtool", "both"}
