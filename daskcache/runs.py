@@ -272,7 +272,21 @@ class Run:
             f"{of.loaded} loaded, {of.shared} shared>"
         )
 
-    def _add(self, counts: Mapping[str, Any]) -> None:
+    def add(self, counts: Mapping[str, Any]) -> None:
+        """Count up what tasks did.
+
+        Parameters
+        ----------
+        counts : mapping of str to int
+            Of `COUNTS`; others are left out.
+
+        Examples
+        --------
+        >>> run = Run(Figures("r1"))
+        >>> run.add({"stored": 2})
+        >>> run.stored
+        2
+        """
         with self._lock:
             if self._is_final:
                 return  # an event that comes late
