@@ -121,11 +121,9 @@ def wait_until(condition):
 
 def test_without_waiting(client, store_root):
     x = produced(slowly, 0.1, n=36)
-    begun = time.monotonic()
     kept = daskcache.persist(x, "x", wait=False)
     run = daskcache.last_run()
     assert not run.done
-    assert time.monotonic() - begun < 1
     seen = []
     # Some of it waits on the cluster, with both workers busy.
     assert (kept[5:30].compute() == expected(x)[5:30]).all()
