@@ -204,10 +204,11 @@ def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) ->
         return block
     try:
         target = place.block(token, form)
+        kept = keep_block(block, target, writer)
     except UncacheableError as error:
+        # Nobody asked for it.
         logger.info("a block is not stored: %s", error)
         return block
-    kept = keep_block(block, target, writer)
     _journal_of(writer.run).note(target, place)
     return kept
 

@@ -5,6 +5,7 @@ import time
 
 import dask
 import dask.array as da
+import dask.bag
 import numpy as np
 import pytest
 import xarray as xr
@@ -209,6 +210,26 @@ def test_objects_and_masked_arrays_are_computed_each_time(store_root):
         for _ in range(2):
             assert x.compute().mask.tolist() == [False] * 4 + [True] * 2
             assert texts.compute().tolist() == ["ac", "bc"]
+
+
+def test_texts_that_are_no_texts_are_computed_each_time(store_root):
+    texts = da.from_array(np.array(["a", "\ud800"]), chunks=1).map_blocks(np.char.upper, dtype="U1")
+    with daskcache.activate(policy="outputs"):
+        for _ in range(2):
+            assert texts.compute(scheduler="sync").tolist() == ["A", "\ud800"]
+    assert len(objects(store_root)) == 1
+
+
+def test_other_collections(store_root):
+    """Of partitions that are no arrays nothing is stored, and bags of iterators stay what they are."""
+    with daskcache.activate(policy="outputs"):
+        for expected in (4, 0):
+            assert dask.bag.from_sequence(range(6), npartitions=2).map(str).compute(scheduler="sync") == list(
+                "012345"
+            )
+            blocks = doubled().to_delayed()
+            assert (dask.compute(*blocks, scheduler="sync")[1] == EXPECTED[3:6]).all()
+            assert count() == expected
 
 
 @pytest.mark.parametrize("mode", ["read", "off"])
