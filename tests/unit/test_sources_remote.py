@@ -29,6 +29,7 @@ from daskcache.fingerprint.objects import Fingerprinter
 from daskcache.fingerprint.places import clean_url
 from daskcache.fingerprint.places_remote import FsspecPlace, ObstorePlace, place_of_filesystem
 from daskcache.fingerprint.sources import read_stamps
+from tests.source_kinds import tokens_of
 from tests.sources import digests_of, make_dataset, rewrite, source_of
 
 SECRET = "mJx7-very-secret"
@@ -135,6 +136,36 @@ class TestBucket:
         later = source_of(array)
         again = [later.region((slice(2 * i, 2 * i + 2),)) for i in range(30)]
         assert [i for i in range(30) if again[i] != many[i]] == [15]
+
+    @pytest.mark.parametrize("consolidated", [True, False])
+    @pytest.mark.parametrize("url", ["s3://bucket", "memory://"])
+    def test_a_group_is_told_chunk_by_chunk(
+        self, options: dict[str, Any], url: str, consolidated: bool
+    ) -> None:
+        storage = options if url.startswith("s3") else None
+        url = f"{url}/group-{consolidated}.zarr"
+
+        def write(start: int, stop: int, **how: Any) -> None:
+            ds = xr.Dataset(
+                {"t": ("time", np.arange(start, stop, dtype="f8"))}, {"time": np.arange(start, stop)}
+            )
+            ds.chunk(time=2).to_zarr(
+                url, storage_options=storage, zarr_format=2, consolidated=consolidated, **how
+            )
+
+        def tokens() -> list[str]:
+            ds = xr.open_zarr(url, storage_options=storage, consolidated=consolidated)
+            return tokens_of((ds.t * 2).data)
+
+        write(0, 6)
+        before = tokens()
+        assert len(set(before)) == 3
+        assert tokens() == before
+        zarr.open_group(url, mode="r+", storage_options=storage)["t"][2] = -1.0
+        edited = tokens()
+        assert [one == other for one, other in zip(before, edited, strict=True)] == [True, False, True]
+        write(6, 8, append_dim="time")
+        assert tokens()[:3] == edited
 
     def test_secrets_enter_nothing(self, options: dict[str, Any]) -> None:
         array = self.open(options, "d", shape=(4,), chunks=(2,))
