@@ -59,9 +59,10 @@ def _measure(
     for is_named, limit in zip((True, False), limits, strict=True):
         costs = [timed(_look_up(root, blocks, index if is_named else None)) for _ in range(repeats)]
         seconds = statistics.median(cost.wall_s for cost in costs)
+        cpu_s = statistics.median(cost.cpu_s for cost in costs)
         what = f"{label}, {'named' if is_named else 'named by none'}"
         print(
-            f"  {what:<44} {seconds:6.2f} s   x{seconds / dask_s:5.2f} of dask's own   "
+            f"  {what:<44} {seconds:6.2f} s ({cpu_s:.2f} s of processor time)   x{seconds / dask_s:5.2f} of dask's own   "
             f"x{seconds / limit:4.2f} of the limit of {limit} s",
             flush=True,
         )

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import pandas as pd
+import xarray as xr
 from dask.array.optimization import optimize as optimize_with_dask
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from measure import compare, header, timed
@@ -31,8 +33,11 @@ def run(directory: Path, repeats: int) -> None:
     repeats = max(repeats // 2, 3)
     for label, make in (
         ("blockwise", _elementwise),
-        ("materialised", _materialised),
+        ("materialised", lambda: _materialised(_elementwise())),
         ("overlapping", _overlapping),
+        ("reduction, materialised", lambda: _materialised(_reduction())),
+        ("groupby of flox, materialised", lambda: _materialised(_grouped())),
+        ("rechunked, materialised", lambda: _materialised(_rechunked())),
     ):
         _measure(label, make, settings, repeats)
 
@@ -86,8 +91,7 @@ def _elementwise() -> da.Array:
     return (x + 1) * x.T - 2
 
 
-def _materialised() -> da.Array:
-    array = _elementwise()
+def _materialised(array: da.Array) -> da.Array:
     layers = {name: MaterializedLayer(dict(layer)) for name, layer in array.dask.layers.items()}
     graph = HighLevelGraph(layers, array.dask.dependencies)
     return da.Array(graph, array.name, array.chunks, meta=array._meta)
@@ -96,6 +100,20 @@ def _materialised() -> da.Array:
 def _overlapping() -> da.Array:
     x = da.ones((SIDE // 2 * 4, SIDE // 2 * 4), chunks=4)
     return da.map_overlap(_smooth, x, depth=1, boundary="reflect", meta=x._meta)
+
+
+def _reduction() -> da.Array:
+    return (da.ones((SIDE, SIDE), chunks=1) + 1).mean(split_every=4)
+
+
+def _grouped() -> da.Array:
+    times = pd.date_range("2001-01-01", periods=3650, freq="D")
+    data = xr.DataArray(da.ones((3650, 60), chunks=(10, 1)), {"time": times}, ("time", "x"))
+    return data.groupby("time.month").mean(method="map-reduce").data
+
+
+def _rechunked() -> da.Array:
+    return (da.ones((SIDE * 600, 4), chunks=(6, 4)) + 1).rechunk((4, 2))
 
 
 def _smooth(block: Any) -> Any:

@@ -107,7 +107,7 @@ class GraphTokens:
         bytes or None
             20 bytes; None for a block that cannot be keyed (see `reason`).
         """
-        token = self._evaluate(key)
+        token = self._tokens.get(key) or self._evaluate(key)
         return token if isinstance(token, bytes) else None
 
     def known(self, key: Key) -> bytes | None:
@@ -215,6 +215,10 @@ class GraphTokens:
         Iterable of Hashable
             Keys, in no particular order.
         """
+        node = self._nodes.get(key)
+        if type(node) is Task:
+            found: Iterable[Key] = node.dependencies
+            return found
         return self.dependencies(key) if key in self._keys else ()
 
     def node(self, key: Key) -> Any:
