@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -55,6 +54,8 @@ class Optimizer:
     """The optimizer that was set before; None: dask's own."""
     client: LoadedCode | None = field(default=None, compare=False, repr=False)
     """The user's code in the client, where this has come from another process; no part of what compares or hashes."""
+    origin: str = field(default="", compare=False, repr=False)
+    """Names the client's process, where this has come from another one, so that it knows its own runs."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # It leaves for a scheduler, which will tell what it plans.
@@ -63,7 +64,7 @@ class Optimizer:
         client = self.client or LoadedCode.here(
             salt=self.settings.salt, code_versions=self.settings.code_versions
         )
-        return type(self), (self.settings, self.chained, client)
+        return type(self), (self.settings, self.chained, client, self.origin or reports.ORIGIN)
 
     def __copy__(self) -> Self:
         return self
@@ -91,7 +92,7 @@ class Optimizer:
         """
         weighing: Callable[[Any], Any] = _leave
         try:
-            dsk, weighing = _rewrite(dsk, keys, self.settings, self.client)
+            dsk, weighing = _rewrite(dsk, keys, self.settings, self.client, self.origin)
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
         optimize: Any = self.chained or dask.array.optimization.optimize
@@ -123,11 +124,11 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
     StoreError
         The store cannot be read.
     """
-    return _rewrite(dsk, keys, settings, client)[0]
+    return _rewrite(dsk, keys, settings, client, "")[0]
 
 
 def _rewrite(
-    dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None
+    dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None, origin: str
 ) -> tuple[Any, Callable[[Any], Any]]:
     """Rewrite a graph, and say what is to be done with what dask makes of it."""
     if settings.mode == "off":
@@ -151,7 +152,7 @@ def _rewrite(
         finder.identify(outputs)
     if stores_outputs:
         finder.keep(find_outputs(dsk, tokens, outputs))
-    run = uuid.uuid4().hex
+    run = reports.name_run(origin)
     finder.announce(run)
     plan = make_plan(tokens, outputs, find=finder.find, target=finder.target, wants=finder.wants)
     _report(plan, settings)

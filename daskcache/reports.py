@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 import weakref
 from collections import Counter
 from collections.abc import Mapping
@@ -17,7 +18,31 @@ __all__ = ["announce", "note", "receive"]
 _FLUSH_S = 0.2
 _PLANNED = ("kind", "store", "namespace", "entry", "blocks", "wanted", "loaded")
 
+ORIGIN = uuid.uuid4().hex[:8]
+"""Names this process."""
+
 _lock = threading.Lock()
+
+
+def name_run(origin: str) -> str:
+    """Give a computation an id.
+
+    Parameters
+    ----------
+    origin : str
+        `ORIGIN` of the process that wants it; empty for this one.
+
+    Returns
+    -------
+    str
+        32 hex digits, of which the first tell that process its own runs from those of others on its cluster.
+
+    Examples
+    --------
+    >>> name_run("")[:8] == ORIGIN, len(name_run("0123abcd"))
+    (True, 32)
+    """
+    return (origin or ORIGIN) + uuid.uuid4().hex[8:]
 
 
 def announce(figures: Figures, *, elsewhere: bool) -> None:
@@ -53,6 +78,8 @@ def receive(message: Mapping[str, Any]) -> None:
     if not isinstance(run, str):
         return
     found = find_run(run)
+    if found is None and not run.startswith(ORIGIN):
+        return  # of another client
     if "kind" in message:
         values = {name: message[name] for name in _PLANNED if name in message}
         if found is None:
