@@ -220,6 +220,7 @@ def test_a_cosmetic_change_is_a_hit(name: str, place: Path) -> None:
     assert calls == {}
 
 
+@pytest.mark.filterwarnings("ignore:.*alternates between recipes")
 def test_an_edit_that_is_taken_back_is_a_hit(place: Path) -> None:
     run(place, edited("pipeline.py", "x * 1.5 + 1", "x * 1.5 + 99"))
     assert run(place, {})[0] == {}
