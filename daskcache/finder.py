@@ -102,7 +102,9 @@ class Finder:
     def place(self, key: Key) -> OutputPlace:
         """Say where a block goes that is stored whatever form it turns out to have."""
         settings = self._settings
-        return OutputPlace(settings.pool_root, settings.namespace, self._function(key), settings.codecs)
+        return OutputPlace(
+            settings.pool_root, settings.namespace, self._function(key), settings.codecs, len(key) - 1
+        )
 
     def place_of_intermediate(self, plan: Plan, key: Key) -> OutputPlace | None:
         """Say where a block goes if it is worth it; None for one that is stored anyway, and one that is only read."""

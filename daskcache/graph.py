@@ -27,6 +27,7 @@ from daskcache.plan import Plan, Target
 from daskcache.pool import StoredBlock
 
 __all__ = [
+    "ONLY_ELEMENT",
     "BlockLookup",
     "StoredBlocks",
     "keys_of",
@@ -34,8 +35,13 @@ __all__ = [
     "load_layer",
     "load_task",
     "name_layer",
+    "read_only_element",
     "substitute",
 ]
+
+
+ONLY_ELEMENT = (1,)
+"""The shape in which an array without dimensions is stored."""
 
 
 class StoredBlocks(BlockwiseDep):
@@ -127,6 +133,8 @@ def load_task(key: Key, block: StoredBlock) -> Task:
     Task
         A ``getter`` of dask's on the stored block.
     """
+    if type(key) is tuple and len(key) == 1 and block.shape == ONLY_ELEMENT:
+        return Task(key, read_only_element, DataNode(None, block))
     return Task(
         key,
         getter,
@@ -135,6 +143,25 @@ def load_task(key: Key, block: StoredBlock) -> Task:
         *_FLAGS,
         _data_producer=True,
     )
+
+
+def read_only_element(block: StoredBlock) -> Any:
+    """Read an array without dimensions, which is stored with one, because what is stored without is a scalar.
+
+    Parameters
+    ----------
+    block : StoredBlock
+        Of shape `ONLY_ELEMENT`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Without dimensions.
+    """
+    return np.asarray(block).reshape(())
+
+
+read_only_element.__daskcache_transparent__ = True  # type: ignore[attr-defined]
 
 
 def load_array(
@@ -207,7 +234,8 @@ def substitute(
             dependencies[name] = {dep for dep in dsk.dependencies[name] if dep in wanted}
             continue
         numblocks = _numblocks(layer)
-        if len(loads) == len(keys) and numblocks is not None:
+        # Of a layer without dimensions the only block may be an array or a scalar.
+        if len(loads) == len(keys) and numblocks:
             layers[name] = load_layer(name, _loads(name, loads, numblocks), layer.annotations)
             dependencies[name] = set()
             continue

@@ -21,7 +21,7 @@ from daskcache.config import Codecs
 from daskcache.dask_internals import Alias, Blockwise, DataNode, Key, Task, TaskRef, blockwise_token
 from daskcache.errors import StoreError, UncacheableError, warn_once
 from daskcache.fingerprint.watch import Watch
-from daskcache.graph import BlockLookup, StoredBlocks
+from daskcache.graph import ONLY_ELEMENT, BlockLookup, StoredBlocks
 from daskcache.listing import Listing
 from daskcache.pool import StoredBlock
 from daskcache.tokens import GraphTokens, has_effect
@@ -42,8 +42,8 @@ __all__ = [
 
 logger = logging.getLogger("daskcache")
 
-Form = tuple[tuple[int, ...], np.dtype[Any]]
-"""A block's shape and dtype."""
+Form = tuple[tuple[int, ...] | None, np.dtype[Any]]
+"""A block's shape and dtype; no shape for an array without dimensions, which is no scalar."""
 
 _FINALIZE = "finalize-"
 _FLUSH_S = 2.0
@@ -127,6 +127,8 @@ class OutputPlace:
     """The digest of the function whose results they are."""
     codecs: Codecs
     """How they are compressed."""
+    ndim: int
+    """How many dimensions they have, as their keys tell."""
 
     def block(self, token: bytes, form: Form) -> StoredBlock:
         """Say where a block belongs, now that it is there.
@@ -146,9 +148,15 @@ class OutputPlace:
         Raises
         ------
         UncacheableError
-            The dtype has no storage form.
+            The dtype has no storage form, or the block has other dimensions than its key.
         """
         shape, dtype = form
+        if len(shape or ()) != self.ndim:
+            raise UncacheableError(
+                f"a block of shape {shape} came where {self.ndim} dimensions were declared"
+            )
+        if shape is None:
+            shape = ONLY_ELEMENT
         spec = ChunkSpec.for_block(dtype, tuple(max(length, 1) for length in shape), self.codecs)
         return StoredBlock(self.root, group_of(self.function, spec), token, spec, shape, dtype)
 
@@ -164,18 +172,17 @@ def form_of(block: Any) -> Form | None:
     Returns
     -------
     tuple or None
-        Shape and dtype. None for what is no plain numpy array or scalar, and for an array without dimensions, of which
-        a scalar would come back.
+        Shape and dtype. None for what is no plain numpy array or scalar.
 
     Examples
     --------
     >>> form_of(np.float32(1)), form_of(np.array(1.0)), form_of([1])
-    (((), dtype('float32')), None, None)
+    (((), dtype('float32')), (None, dtype('float64')), None)
     """
     if isinstance(block, np.generic) and np.asarray(block).dtype == block.dtype:
         return (), block.dtype
-    if type(block) is np.ndarray and block.ndim:
-        return block.shape, block.dtype
+    if type(block) is np.ndarray:
+        return block.shape if block.ndim else None, block.dtype
     return None
 
 
@@ -204,13 +211,14 @@ def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) ->
         return block
     try:
         target = place.block(token, form)
-        kept = keep_block(block, target, writer)
+        is_only = form[0] is None
+        kept = keep_block(block.reshape(ONLY_ELEMENT) if is_only else block, target, writer)
     except UncacheableError as error:
         # Nobody asked for it.
         logger.info("a block is not stored: %s", error)
         return block
     _journal_of(writer.run).note(target, place)
-    return kept
+    return kept.reshape(()) if is_only else kept
 
 
 keep_output.__daskcache_transparent__ = True  # type: ignore[attr-defined]

@@ -66,7 +66,8 @@ class RecoverableBlock(StoredBlock):
         except (NotStoredError, StoreError) as error:
             if self.remedy is None:
                 raise
-            return selection.apply(self.remedy.recompute(_plain(self), error))
+            value = self.remedy.recompute(_plain(self), error)
+            return selection.apply(value.reshape(self.shape) if value.ndim != self.ndim else value)
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, fields = StoredBlock.__reduce__(self)

@@ -15,7 +15,9 @@ import daskcache
 from daskcache.catalog import Catalog, put_pack
 from daskcache.catalog.packs import list_packs
 from daskcache.chunks import ChunkSpec
+from daskcache.fingerprint import Fingerprinter
 from daskcache.pool import StoredBlock
+from daskcache.tokens import GraphTokens
 from tests import producers
 from tests.operations import OPERATIONS, grid, identical
 from tests.producers import count, doubled, objects, produced
@@ -182,21 +184,52 @@ def as_float(block):
     return float(block.sum())
 
 
-@pytest.mark.parametrize("function", [as_array, as_float])
-def test_what_would_come_back_as_another_type_is_computed_each_time(store_root, function):
-    def script():
-        x = doubled(3).map_blocks(
-            daskcache.version("1")(function), drop_axis=0, dtype="f8", meta=np.empty((), "f8")
-        )
-        return x.compute()
+def scalar(function):
+    return doubled(3).map_blocks(
+        daskcache.version("1")(function), drop_axis=0, dtype="f8", meta=np.empty((), "f8")
+    )
 
-    plain = script()
+
+def test_arrays_without_dimensions_are_no_scalars(store_root):
+    plain = scalar(as_array).compute()
+    assert type(plain) is np.ndarray
+    count()
+    with daskcache.activate(policy="outputs"):
+        for expected in (2, 0):
+            identical(scalar(as_array).compute(), plain)
+            assert count() == expected
+        x = scalar(as_array)
+        for selection in ((), ..., None):
+            assert np.array_equal(x[selection].compute(), plain[selection])
+        assert (x + 1).compute() == plain + 1
+        settings = daskcache.activation.active_settings()
+        loaded = daskcache.optimizer.rewrite(x.dask, x.__dask_keys__(), settings)
+        key = (x.name,)
+        assert GraphTokens(loaded, Fingerprinter()).token(key) == GraphTokens(x.dask, Fingerprinter()).token(
+            key
+        )
+        count()
+        for path in objects(store_root):
+            path.unlink()
+        with pytest.warns(daskcache.errors.DaskcacheWarning, match="computed again"):
+            identical(scalar(as_array).compute(scheduler="sync"), plain)
+        assert count() == 2
+
+
+def as_short_array(block):
+    return block[:1] * 1.0
+
+
+@pytest.mark.parametrize("function", [as_float, as_short_array])
+def test_what_would_come_back_as_another_type_is_computed_each_time(store_root, function):
+    plain = scalar(function).compute()
     count()
     with daskcache.activate(policy="outputs"):
         for _ in range(2):
-            result = script()
+            result = scalar(function).compute()
             assert type(result) is type(plain)
-            assert result == plain
+            assert np.array_equal(result, plain)
+            assert np.shape(result) == np.shape(plain)
             assert count() > 0
     assert not objects(store_root)
 
