@@ -1,5 +1,6 @@
 """A cluster of which something is killed at any moment: the rerun is right and computes only what was not stored."""
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -147,6 +148,9 @@ def kill_at_random_points(place, who, times, rng):
             assert client.stdout.readline() == "done\n"
             assert len(objects(root)) == BLOCKS
         kill(client)
+        with contextlib.suppress(BrokenPipeError):
+            client.stdin.close()
+        client.stdout.close()
         place.repair(who)
         seen.append(place.rerun(root, how))
     return seen
