@@ -23,6 +23,7 @@ __all__ = [
     "Pool",
     "Precision",
     "Settings",
+    "check_codecs",
     "default_store",
     "normalize_distribution",
     "parse_seconds",
@@ -326,7 +327,7 @@ def _normalize(values: dict[str, Any]) -> dict[str, Any]:
         "keep_s": parse_seconds(values["keep_s"], "daskcache.forgetting.keep"),
         "store": store,
         "salt": str(values["salt"]),
-        "codecs": _normalize_codecs(values["codecs"] or {}),
+        "codecs": check_codecs(values["codecs"] or {}),
         "code_versions": _normalize_versions(values["code_versions"]),
         "source_aliases": _normalize_aliases(values["source_aliases"] or {}),
     }
@@ -370,7 +371,29 @@ def _normalize_versions(versions: object) -> CodeVersions:
     return (("default", default), *rest) if rest else default
 
 
-def _normalize_codecs(codecs: Codecs | Mapping[str, Any]) -> Codecs:
+def check_codecs(codecs: Codecs | Mapping[str, Any]) -> Codecs:
+    """Refuse codecs that are not among those allowed.
+
+    Parameters
+    ----------
+    codecs : Codecs or mapping
+        As configured, or as a document in a store has them.
+
+    Returns
+    -------
+    Codecs
+        The same.
+
+    Raises
+    ------
+    InvalidInputError
+        One is not known.
+
+    Examples
+    --------
+    >>> check_codecs({"name": "zstd"}).name
+    'zstd'
+    """
     if not isinstance(codecs, Codecs):
         try:
             codecs = Codecs(**codecs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ __all__ = ["RunRecord", "Wanted", "now"]
 
 FORMAT = 0
 TOKEN_BYTES = 20
+
+_GROUP = re.compile("[0-9a-f]{4}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -194,9 +197,12 @@ def now() -> str:
 
 def _read_wanted(document: Mapping[str, Any]) -> Wanted:
     tokens = base64.b64decode(document["tokens"], validate=True)
+    group = str(document["group"])
+    if not _GROUP.fullmatch(group):
+        raise ValueError(f"a group is {group!r:.80}")
     return Wanted(
         str(document["variable"]),
-        str(document["group"]),
+        group,
         ChunkSpec.from_json(document["spec"]),
         np.frombuffer(tokens, "u1").reshape(-1, TOKEN_BYTES),
     )

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from daskcache.config import Codecs
+from daskcache.config import Codecs, check_codecs
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.fingerprint.digest import Digester
 
@@ -227,7 +227,7 @@ class ChunkSpec:
         return cls(
             document["dtype"],
             tuple(document["chunk_shape"]),
-            Codecs(**document["codecs"]),
+            check_codecs(document["codecs"]),
             None if inner is None else tuple(inner),
         )
 

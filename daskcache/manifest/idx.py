@@ -29,10 +29,12 @@ from typing import Any, get_args
 import numpy as np
 
 from daskcache.attributes import decode_attribute, encode_attribute
-from daskcache.config import Codecs, Pool
+from daskcache.chunks import storage_dtype
+from daskcache.config import Pool, check_codecs
 from daskcache.errors import CorruptChunkError, StoreError
 from daskcache.manifest.forms import Calendar, dtype_of, dtype_text
-from daskcache.manifest.model import Kind, Manifest, Node, StoredVariable
+from daskcache.manifest.model import Kind, Manifest, Node, StoredVariable, check_paths
+from daskcache.names import is_version
 
 __all__ = ["FORMAT", "from_idx", "run_lengths", "to_idx"]
 
@@ -147,7 +149,9 @@ def from_idx(data: bytes) -> Manifest:
         pool = header.get("pool", "shared")
         if pool not in get_args(Pool):
             raise ValueError(f"unknown pool {pool!r}")
-        return Manifest(
+        if not is_version(header["version"]):
+            raise ValueError(f"its version is {header['version']!r:.80}")
+        manifest = Manifest(
             kind=kind,
             name=decode_attribute(header["name"]),
             variables=tuple(_restore(document, body) for document in header["variables"]),
@@ -158,6 +162,11 @@ def from_idx(data: bytes) -> Manifest:
             info=header["info"],
             pool=pool,
         )
+        # Whoever can write to the store shall lead nobody out of it, and run nothing.
+        check_paths([variable.path for variable in manifest.variables], manifest.nodes)
+        for variable in manifest.variables:
+            storage_dtype(variable.encoded_dtype)
+        return manifest
     # Whole and yet nonsense: written by something else. Never a guess.
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise _corrupt(f"its header is not understood ({error})") from error
@@ -226,8 +235,12 @@ def _describe(variable: StoredVariable, place: Any) -> dict[str, Any]:
 def _restore(document: Mapping[str, Any], body: memoryview) -> StoredVariable:
     sections = document["sections"]
     arrays = {name: _view(body, name, sections[name]) for name in _SECTIONS if name in sections}
-    chunks = tuple(_expand(runs) for runs in document["chunks"])
     inline = sections.get("inline")
+    # Before anything is made of them: a few bytes may say that there are any number of blocks.
+    blocks = math.prod(sum(_pair(run)[1] for run in runs) for runs in document["chunks"])
+    if blocks != (1 if inline is not None else len(arrays["tokens"])):
+        raise ValueError(f"it has {blocks} blocks and not as many tokens")
+    chunks = tuple(_expand(runs) for runs in document["chunks"])
     if inline is None:
         count = math.prod(len(lengths) for lengths in chunks)
         arrays["groups"] = _lengthened(arrays["groups"], count)
@@ -241,7 +254,7 @@ def _restore(document: Mapping[str, Any], body: memoryview) -> StoredVariable:
         encoding=document["encoding"],
         is_coord=document["is_coord"],
         in_memory=document["in_memory"],
-        codecs=Codecs(**document["codecs"]),
+        codecs=check_codecs(document["codecs"]),
         inner_shape=None if inner is None else tuple(inner),
         index=document.get("index"),
         calendar=None if calendar is None else Calendar(**calendar),
@@ -298,7 +311,12 @@ def run_lengths(lengths: tuple[int, ...]) -> list[int | list[int]]:
 
 
 def _expand(runs: list[Any]) -> tuple[int, ...]:
-    pairs = [(run, 1) if isinstance(run, int) else (run[0], run[1]) for run in runs]
-    if sum(count for _, count in pairs) > 2**31 or any(length < 0 or count < 1 for length, count in pairs):
+    pairs = [_pair(run) for run in runs]
+    if any(length < 0 or count < 1 for length, count in pairs):
         raise ValueError("lengths of blocks are negative or too many")
     return tuple(length for length, count in pairs for _ in range(count))
+
+
+def _pair(run: Any) -> tuple[int, int]:
+    """Give a length, and how often it comes."""
+    return (run, 1) if isinstance(run, int) else (run[0], run[1])
