@@ -192,7 +192,8 @@ def has_secret(url: str) -> bool:
     """
     if "://" not in url:
         return False
-    if re.search(r"://[^/@\s]*:[^/@\s]*@", url):
+    # Passwords may have slashes, as Amazon's keys have, though they should be quoted; paths may end in "@".
+    if re.search(r"://[^/@\s]*:[^/@\s]*@|://[^/@\s:]*:[^@\s]*@[^/\s]", url):
         return True
     return any(is_secret(name, value) for name, value in parse_qsl(url.partition("?")[2]))
 

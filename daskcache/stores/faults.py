@@ -16,7 +16,8 @@ __all__ = ["redact", "translating"]
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
-_USER = re.compile(r"(?<=://)[^/@\s]*@")
+# Passwords may have slashes, as Amazon's keys have; paths may end in "@".
+_USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]*:[^@\s]*@(?=[^/\s]))")
 _QUERY = re.compile(r"\?[^\s'\")]+")
 
 

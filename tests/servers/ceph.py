@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import tempfile
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.servers.harness import BUCKET, KEY, SECRET, Server, free_port
@@ -48,6 +47,7 @@ class Gateway(Server):
     """A gateway with what lies under it; killing it leaves the store, so that it finds its objects again."""
 
     root: Path = Path()
+    below: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def start(self) -> None:
         if not (self.root / "ready").exists():
@@ -62,10 +62,9 @@ class Gateway(Server):
     def close(self) -> None:
         """Stop what lies under the gateway as well."""
         self.kill()
-        for name in ("osd", "mon"):
-            pid = self.root / f"{name}.pid"
-            if pid.exists():
-                os.kill(int(pid.read_text()), 9)
+        for process in self.below:
+            process.kill()
+            process.wait()
         shutil.rmtree(self.root, ignore_errors=True)
 
     def _start_store(self) -> None:
@@ -77,23 +76,23 @@ class Gateway(Server):
         _run(self.root, "monmaptool", "--create", "--addv", "a", f"[v1:127.0.0.1:{port}]", "--fsid", fsid,
              "--enable-all-features", str(self.root / "monmap"))  # fmt: skip
         _run(self.root, "ceph-mon", "--mkfs", "-i", "a", "--monmap", str(self.root / "monmap"))
-        self._spawn("mon", "ceph-mon", "-f", "-i", "a")
+        self._spawn("ceph-mon", "-f", "-i", "a")
         # A store that boots with another identity than it was announced with is ignored.
         identity = str(uuid.uuid4())
         # Until the monitor has elected itself, it answers that nothing is permitted.
         _wait(lambda: _run(self.root, "ceph", "osd", "create", identity, check=False).returncode == 0)
         _run(self.root, "ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", identity)
-        self._spawn("osd", "ceph-osd", "-f", "-i", "0")
+        self._spawn("ceph-osd", "-f", "-i", "0")
         _wait(lambda: b"1 up" in _run(self.root, "ceph", "osd", "stat", check=False).stdout)
         (self.root / "ready").touch()
 
-    def _spawn(self, name: str, program: str, *arguments: str) -> None:
+    def _spawn(self, program: str, *arguments: str) -> None:
         process = subprocess.Popen(
             [program, *arguments, "-c", str(self.root / "ceph.conf")],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        (self.root / f"{name}.pid").write_text(str(process.pid))
+        self.below.append(process)
 
 
 def gateway() -> Gateway:

@@ -201,13 +201,21 @@ class Cutter:
 
 
 class Faulty:
-    """An HTTP proxy that answers some requests with 500 or 503, or not in time."""
+    """An HTTP proxy that answers some requests with 500 or 503, or not in time; or knows nothing of conditions."""
 
-    def __init__(self, server: Server, *, share: float, seed: int = 0, stall_s: float = 4.0) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        share: float = 0.0,
+        seed: int = 0,
+        stall_s: float = 4.0,
+        conditions: str = "kept",
+    ) -> None:
         chance = random.Random(seed)
         lock = threading.Lock()
         self.faults: dict[str, int] = {"500": 0, "503": 0, "stalled": 0}
-        self.requests = 0
+        self.requests = self.conditional = 0
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -223,7 +231,11 @@ class Faulty:
                     fault = chance.choice([*proxy.faults]) if chance.random() < share else None
                     if fault:
                         proxy.faults[fault] += 1
-                if fault == "stalled":
+                conditional = "If-None-Match" in self.headers
+                proxy.conditional += conditional
+                if conditional and conditions == "unknown":
+                    self._answer(501, [], b"<Error><Code>NotImplemented</Code></Error>")
+                elif fault == "stalled":
                     time.sleep(stall_s)
                     self.close_connection = True
                 elif fault:
@@ -248,6 +260,8 @@ class Faulty:
 
             def _forward(self, body: bytes) -> None:
                 drop = {"transfer-encoding", "content-length", "expect", "connection"}
+                if conditions == "ignored":
+                    drop.add("if-none-match")
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in drop}
                 headers["Content-Length"] = str(len(body))
                 upstream = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)

@@ -105,6 +105,24 @@ def test_whether_a_server_keeps_the_condition_is_asked_once(bucket: Bucket) -> N
     assert stores.exists(store, PROBE)
 
 
+@pytest.mark.parametrize("conditions", ["ignored", "unknown"])
+def test_a_server_that_does_not_keep_the_condition_is_found_out(bucket: Bucket, conditions: str) -> None:
+    if bucket.scheme == "gs":
+        pytest.skip("Google's condition is a parameter of the URL")
+    proxy = Faulty(bucket.server, conditions=conditions)
+    try:
+        store = bucket.open(endpoint=proxy.endpoint)
+        assert stores.create(store, "a", b"1")
+        asked = proxy.conditional
+        assert asked > 0
+        assert not stores.create(store, "a", b"2")
+        assert stores.create(store, "b", b"3")
+        assert proxy.conditional == asked, "it is asked once"
+        assert [stores.get(store, key) for key in "ab"] == [b"1", b"3"]
+    finally:
+        proxy.close()
+
+
 def test_one_of_many_writers_wins(bucket: Bucket) -> None:
     store = bucket.open()
     stores.create(store, "first", b"")
