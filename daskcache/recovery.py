@@ -23,6 +23,7 @@ from daskcache.graph import load_task
 from daskcache.guards import guard_sources
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock, write_block
+from daskcache.reports import note
 from daskcache.tokens import GraphTokens
 from daskcache.writing import Writer
 
@@ -360,6 +361,7 @@ def _plain(block: StoredBlock) -> StoredBlock:
 
 
 def _warn(run: str, error: Exception) -> None:
+    note(run, lost=1)
     logger.info("computing a block again: %s", error)
     warn_once(
         f"a stored block could not be read and was computed again, the result is right: {error}",
