@@ -1,18 +1,20 @@
-"""Recall of an entry of 100,000 blocks: from the binary index, without its JSON."""
+"""Recall of entries of 100,000 and 1,000,000 blocks: from the binary index; by plain xarray from the JSON."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from measure import header
 
 from daskcache import open as open_entry
 from daskcache import stores
 from daskcache.catalog import Catalog
-from daskcache.manifest import Manifest, StoredVariable
+from daskcache.manifest import Manifest, StoredVariable, from_idx, to_idx
 
 __all__ = ["run"]
 
@@ -35,9 +37,15 @@ def run(directory: Path, repeats: int) -> None:
     )
     catalog = Catalog(root)
     manifest = Manifest.build("dataset", (variable,))
-    _best("publish", lambda: catalog.publish("entry", manifest), 1)
+    _best("publish (limit 1000 ms)", lambda: catalog.publish("entry", manifest), 1)
     store = stores.open(root)
     where = "namespaces/default/entry/@"
+    plain = {"consolidated": False, "storage_options": {"fo": f"{root}/{where}/{manifest.version}.json"}}
+
+    def open_plainly() -> object:
+        return xr.open_dataset("reference://", engine="zarr", backend_kwargs=plain)
+
+    _best("open with plain xarray (limit 2000 ms)", open_plainly, repeats)
     for name, size_bytes in stores.list_sizes(store, where).items():
         if name.endswith(".json"):
             stores.delete(store, f"{where}/{name}")
@@ -48,6 +56,18 @@ def run(directory: Path, repeats: int) -> None:
     wanted = [token.tobytes() for token in tokens]
     _best("look 100,000 tokens up at once", lambda: index.find_many(wanted), repeats)  # type: ignore[attr-defined]
     _best("make the graph's tasks", lambda: dict(data.t2m.data.dask), 1)  # type: ignore[attr-defined]
+    many = np.random.default_rng(1).integers(0, 256, (10 * BLOCKS, 20), "u1")
+    variable = replace(
+        variable,
+        chunks=((1,) * (BLOCKS // 10), *variable.chunks[1:]),
+        tokens=many,
+        groups=np.full(10 * BLOCKS, 7, "<u2"),
+        sizes=np.full(10 * BLOCKS, 999, "<u8"),
+    )
+    # The index alone: its readable form would be 80 MB, and readers take Icechunk.
+    packed = to_idx(Manifest.build("dataset", (variable,)))
+    print(f"    .idx of {10 * BLOCKS} blocks: {len(packed) / 1e6:.1f} MB (limit 100 MB)")
+    _best("read an index of 1,000,000 blocks (limit 500 ms)", lambda: from_idx(packed), repeats)
 
 
 def _best(label: str, call: Callable[[], object], repeats: int) -> object:
