@@ -109,6 +109,8 @@ def test_whether_a_server_keeps_the_condition_is_asked_once(bucket: Bucket) -> N
 def test_a_server_that_does_not_keep_the_condition_is_found_out(bucket: Bucket, conditions: str) -> None:
     if bucket.scheme == "gs":
         pytest.skip("Google's condition is a parameter of the URL")
+    if conditions == "ignored" and "radosgw" in bucket.server.command:
+        pytest.skip("the condition is signed, and Ceph checks signatures")
     proxy = Faulty(bucket.server, conditions=conditions)
     try:
         store = bucket.open(endpoint=proxy.endpoint)
