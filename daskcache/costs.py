@@ -22,6 +22,7 @@ from daskcache.errors import NotStoredError, StoreError
 from daskcache.outputs import OutputPlace, form_of, keep_output, note_weighed
 from daskcache.pool import StoredBlock
 from daskcache.reports import note
+from daskcache.sharing import run_looking
 from daskcache.tokens import GraphTokens, has_effect
 from daskcache.weighed import Weighed, to_counts
 from daskcache.writing import Writer
@@ -107,7 +108,8 @@ def weigh(
     result = dict(dsk)
     for key in measured:
         node, name = dsk[key], names.get(key, key)
-        token = tokens.token(name) if type(name) is tuple else None
+        # What looks first stores its block anyway, and may have a key that no graph of the user's has.
+        token = tokens.token(name) if type(name) is tuple and node.func is not run_looking else None
         goes = place(name) if token is not None and node.func not in GETTERS else None
         needed = {targets.get(dep, dep) for dep in node.dependencies} & measured
         inputs = tuple((dep, dependents[dep]) for dep in needed)

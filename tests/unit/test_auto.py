@@ -126,3 +126,14 @@ def test_results_under_auto_are_as_without(store_root):
         for _ in range(2):
             for one, other in zip(dask.compute(*y, scheduler="sync"), plain, strict=True):
                 assert np.array_equal(one, other)
+
+
+def test_marked_blocks_are_stored_as_marked(store_root):
+    """They look first whether another run has stored them, in an order of the run's own, and so under keys of its own."""
+    with daskcache.activate(policy="auto"), dask.config.set(scheduler="sync"):
+        for expected in (4, 0):
+            marked = daskcache.checkpoint(doubled(), "x")
+            # Fused into one task a block, of which the mark is a part.
+            assert dask.delayed(np.sum)(marked).compute() == 132
+            assert count() == expected
+        assert daskcache.open("x").compute().sum() == 132
