@@ -70,11 +70,15 @@ def test_settings_of_a_namespace() -> None:
 
 @pytest.mark.parametrize(
     "namespaces",
-    [["ours"], {"ours": "read"}, {"ours": {"salt": "x"}}, {"default": {"mode": "rw"}}, {"default": {"pool": 1}}],
+    [
+        ["ours"],
+        {"ours": "read"},
+        {"ours": {"salt": "x"}},
+        {"default": {"mode": "rw"}},
+        {"default": {"pool": 1}},
+    ],
 )
 def test_settings_that_are_none(namespaces: Any) -> None:
-    if not namespaces:
-        return
     with (
         dask.config.set({"daskcache.namespaces": namespaces}),
         pytest.raises(InvalidInputError, match=r"daskcache\."),
