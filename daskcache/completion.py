@@ -12,7 +12,17 @@ from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 from daskcache.catalog import Catalog
 from daskcache.checkpoints import Checkpoint
-from daskcache.dask_internals import DataNode, GraphNode, Key, List, Task, TaskRef, convert_legacy_task
+from daskcache.dask_internals import (
+    Blockwise,
+    DataNode,
+    GraphNode,
+    Key,
+    List,
+    Task,
+    TaskRef,
+    convert_legacy_graph,
+    convert_legacy_task,
+)
 from daskcache.errors import CorruptChunkError, SourceChangedError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
@@ -234,8 +244,17 @@ def _append(
             group = TaskRef((name, "all", start))
         groups.append(group)
     tasks[name] = Task(name, last, DataNode(None, what), List(*groups))
+    graph = HighLevelGraph(layers, dependencies)
     held = dict(layers[layer])
-    node = convert_legacy_task(key, held[key], HighLevelGraph(layers, dependencies))
+    if not isinstance(layers[layer], Blockwise):
+        # Blocks of one layer may need each other. Of the output they want the value alone, or they would wait for it and
+        # what it waits for would wait for them.
+        held = convert_legacy_graph(held, all_keys=graph)
+        held = {
+            other: task.substitute({key: inner}) if key in task.dependencies else task
+            for other, task in held.items()
+        }
+    node = convert_legacy_task(key, held[key], graph)
     held[inner] = node.substitute({}, key=inner) if isinstance(node, GraphNode) else DataNode(inner, node)
     held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
     # One layer, because the two refer to one another.

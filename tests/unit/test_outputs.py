@@ -92,6 +92,18 @@ def test_a_script_run_twice(store_root):
                 assert repr(other) == repr(value), name
 
 
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+def test_outputs_that_need_each_other(store_root, policy):
+    """The first waits until all are listed, but those that are made of it do not wait for the first."""
+    blocks = {("x", 0): np.array([1, 2]), ("x", 1): (np.negative, ("x", 0)), ("x", 2): ("x", 1)}
+    x = da.Array(blocks, "x", chunks=(2,), shape=(6,), dtype="i8")
+    with daskcache.activate(policy=policy):
+        for _ in ("cold", "warm"):
+            for get in (dask.persist, dask.compute):
+                (result,) = get(x)
+                assert np.asarray(result).tolist() == [1, 2, -1, -2, -1, -2]
+
+
 def test_explicit_loads_by_xarray(store_root):
     """``Dataset.compute`` and ``load`` give several arrays to one call."""
     with daskcache.activate(policy="outputs"):
