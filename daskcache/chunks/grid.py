@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from daskcache.chunks.spec import DEFAULT_CODECS, ChunkSpec, storage_dtype
+from daskcache.chunks.hints import Hints, plan_inner
+from daskcache.chunks.spec import DEFAULT_CODECS, STRING, ChunkSpec, storage_dtype
 from daskcache.config import Codecs
 from daskcache.errors import UncacheableError
 
@@ -111,6 +112,33 @@ class Grid:
         """
         inner = inner_shape if self.kind == "regular" else self.inner_shape
         return _spec_for(np.dtype(dtype), self.chunk_shape(index), codecs, inner)
+
+    def inner(self, hints: Hints | None, dims: tuple[str, ...], dtype: Any) -> tuple[int, ...] | None:
+        """Choose the inner chunks that hints ask for.
+
+        Parameters
+        ----------
+        hints : Hints or None
+            How the blocks will be read.
+        dims : tuple of str
+            The dimensions' names.
+        dtype : dtype-like
+            What the blocks hold, in memory.
+
+        Returns
+        -------
+        tuple of int or None
+            What `spec` takes. None where blocks are left in one piece: without hints for these dimensions, where
+            blocks are small or irregular, and for strings, whose bytes have no common size.
+        """
+        stored = storage_dtype(dtype)
+        if self.kind != "regular" or stored == STRING:
+            return None
+        lengths = self.chunk_shape((0,) * len(self.chunks)) if all(self.chunks) else ()
+        if not lengths:
+            return None
+        is_single = tuple(count == 1 for count in self.numblocks)
+        return plan_inner(hints, dims, lengths, is_single, np.dtype(stored).itemsize)
 
     def indices(self) -> product[tuple[int, ...]]:
         """Give the blocks' places in C order.
