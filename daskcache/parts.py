@@ -10,7 +10,7 @@ import dask.array as da
 import numpy as np
 import xarray as xr
 
-from daskcache.errors import InvalidInputError
+from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.manifest import UNNAMED, Kind, Node, is_array_name
 
 __all__ = ["Collection", "Parts", "join", "path_of", "rebuild", "rechunk", "split"]
@@ -56,6 +56,14 @@ def split(obj: Collection) -> Parts:
     if isinstance(obj, da.Array):
         dims = tuple(f"dim_{i}" for i in range(obj.ndim))
         return Parts("array", None, {"": xr.Dataset({UNNAMED: (dims, obj)})})
+    if type(obj) is np.ndarray:
+        dims = tuple(f"dim_{i}" for i in range(obj.ndim))
+        dataset = xr.Dataset({UNNAMED: (dims, obj)})
+        if dataset[UNNAMED].dtype != obj.dtype:
+            raise UncacheableError(
+                f"an array of {obj.dtype} would come back as one of {dataset[UNNAMED].dtype}; convert it first"
+            )
+        return Parts("numpy", None, {"": dataset})
     if isinstance(obj, xr.DataArray):
         # The name is kept beside: a coordinate may have it too, and it need not be one that Zarr takes.
         name = obj.name
@@ -119,12 +127,14 @@ def join(parts: Parts) -> Collection:
     root = parts.datasets[""]
     if parts.kind == "dataset":
         return root
+    if parts.kind in ("table", "value"):
+        raise InvalidInputError(f"a {parts.kind} is no array; read it with daskcache.open")
     if parts.kind == "datatree":
         tree = xr.DataTree.from_dict({f"/{path}": dataset for path, dataset in parts.datasets.items()})
         tree.name = parts.name
         return tree
     (array,) = root.data_vars.values()
-    if parts.kind == "array":
+    if parts.kind in ("array", "numpy"):
         values: da.Array = array.data
         return values
     return array.rename(parts.name)

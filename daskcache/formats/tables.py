@@ -1,0 +1,297 @@
+"""Tables as Parquet: of pandas, geopandas, polars and Arrow. What would not come back as it is, is refused."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from daskcache.attributes import decode_attribute, encode_attribute
+from daskcache.errors import MissingExtraError, UncacheableError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.formats.base import Encoded, Format, add_format, is_of_type
+
+__all__ = ["decode_frame", "encode_frame"]
+
+_COMPRESSION = "zstd"
+
+
+def encode_frame(frame: pd.DataFrame) -> Encoded:
+    """Write a table of pandas as Parquet, and read it again to see that nothing is lost.
+
+    Parameters
+    ----------
+    frame : pandas.DataFrame
+        With any index and columns.
+
+    Returns
+    -------
+    Encoded
+        One file.
+
+    Raises
+    ------
+    UncacheableError
+        A column, label or attribute has no form in Parquet that gives it back.
+    MissingExtraError
+        There is no pyarrow.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="k"))
+    >>> encoded = encode_frame(table)
+    >>> decode_frame(encoded.parts, encoded.attrs)
+       a
+    k
+    x  1
+    y  2
+    """
+    pa, pq = _arrow()
+    attrs: dict[str, Any] = {
+        "dtypes": [str(dtype) for dtype in frame.dtypes],
+        "index": _describe_index(frame.index),
+        "columns": _describe_index(frame.columns),
+        "attrs": dict(frame.attrs),
+    }
+    encode_attribute(attrs)
+    plain = frame.copy(deep=False)
+    plain.attrs = {}
+    labels = frame.columns
+    is_plain = not isinstance(labels, pd.MultiIndex) and all(type(label) is str for label in labels)
+    if not (is_plain and labels.is_unique):
+        # Names of columns are texts in Parquet, each another; others are kept beside.
+        attrs["labels"] = [_plain_label(label) for label in labels]
+        attrs["names"] = list(labels.names)
+        attrs["is_multi"] = isinstance(labels, pd.MultiIndex)
+        plain.columns = pd.Index([str(at) for at in range(len(labels))])
+    sink = io.BytesIO()
+    try:
+        pq.write_table(pa.Table.from_pandas(plain), sink, compression=_COMPRESSION)
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
+        raise UncacheableError(f"a table has no form in Parquet: {error}") from error
+    encoded = Encoded((sink.getvalue(),), attrs)
+    same = Fingerprinter().fingerprint
+    found = decode_frame(encoded.parts, decode_attribute(encode_attribute(attrs)))
+    if same(found) != same(frame):
+        raise UncacheableError(
+            f"a table would come back from Parquet as another one ({_difference(frame, found)}); convert what differs, such "
+            "as columns of objects, first"
+        )
+    return encoded
+
+
+def decode_frame(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> pd.DataFrame:
+    """Read what `encode_frame` wrote.
+
+    Parameters
+    ----------
+    parts : sequence of bytes
+        One file.
+    attrs : mapping
+        What came with it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the same types, labels and index.
+
+    Examples
+    --------
+    >>> encoded = encode_frame(pd.DataFrame({"a": [1.5]}))
+    >>> decode_frame(encoded.parts, encoded.attrs).a.dtype
+    dtype('float64')
+    """
+    frame: pd.DataFrame = _read(parts[0]).to_pandas()
+    for at, dtype in enumerate(attrs["dtypes"]):
+        if str(frame.dtypes.iloc[at]) != dtype and dtype == "object":
+            frame.isetitem(at, frame.iloc[:, at].astype(object))
+    frame.index = _restore_index(frame.index, attrs["index"])
+    if "labels" in attrs:
+        labels, names = attrs["labels"], attrs["names"]
+        if attrs["is_multi"]:
+            frame.columns = pd.MultiIndex.from_tuples([tuple(label) for label in labels], names=names)
+        else:
+            frame.columns = pd.Index(labels, name=names[0], tupleize_cols=False)
+    frame.columns = _restore_index(frame.columns, attrs["columns"])
+    frame.attrs = dict(attrs["attrs"])
+    return frame
+
+
+def _describe_index(index: pd.Index[Any]) -> dict[str, Any]:
+    if isinstance(index, pd.RangeIndex):
+        return {"range": [index.start, index.stop, index.step]}
+    if isinstance(index, pd.MultiIndex):
+        return {}
+    frequency = getattr(index, "freqstr", None)
+    return {"dtype": str(index.dtype), **({} if frequency is None else {"freq": frequency})}
+
+
+def _restore_index(index: pd.Index[Any], described: Mapping[str, Any]) -> pd.Index[Any]:
+    if "range" in described:
+        return pd.RangeIndex(*described["range"], name=index.name)
+    dtype = described.get("dtype")
+    if dtype is not None and str(index.dtype) != dtype:
+        index = index.astype(dtype)
+    if "freq" in described and isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
+        index = type(index)(index, freq=described["freq"])  # type: ignore[assignment]
+    return index
+
+
+def _plain_label(label: Any) -> Any:
+    return list(label) if isinstance(label, tuple) else label
+
+
+def _difference(given: pd.DataFrame, found: pd.DataFrame) -> str:
+    for at, (one, other) in enumerate(zip(given.dtypes, found.dtypes, strict=True)):
+        if one != other:
+            return f"column {given.columns[at]!r} of {one} as {other}"
+    for at, label in enumerate(given.columns):
+        if not given.iloc[:, at].equals(found.iloc[:, at]):
+            return f"values of column {label!r}"
+    return "its index, columns or attributes"
+
+
+def _arrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "tables are stored as Parquet by pyarrow; pip install 'daskcache[dataframe]'"
+        ) from error
+    return pyarrow, pyarrow.parquet
+
+
+def _read(data: bytes) -> Any:
+    pa, pq = _arrow()
+    return pq.ParquetFile(pa.BufferReader(data)).read()
+
+
+def _encode_series(series: pd.Series[Any]) -> Encoded:
+    frame = series.to_frame("values")
+    frame.attrs = {}
+    encoded = encode_frame(frame)
+    own = {"name": series.name, "own": dict(series.attrs)}
+    encode_attribute(own)
+    return Encoded(encoded.parts, {**encoded.attrs, **own})
+
+
+def _decode_series(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
+    series = decode_frame(parts, attrs).iloc[:, 0].rename(attrs["name"])
+    series.attrs = dict(attrs["own"])
+    return series
+
+
+def _encode_index(index: pd.Index[Any]) -> Encoded:
+    return encode_frame(pd.DataFrame(index=index))
+
+
+def _encode_arrow(value: Any) -> Encoded:
+    pa, pq = _arrow()
+    is_batch = isinstance(value, pa.RecordBatch)
+    table = pa.Table.from_batches([value]) if is_batch else value
+    sink = io.BytesIO()
+    try:
+        pq.write_table(table, sink, compression=_COMPRESSION)
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise UncacheableError(f"a table has no form in Parquet: {error}") from error
+    data = sink.getvalue()
+    found = _read(data)
+    if not found.schema.equals(table.schema, check_metadata=True) or not found.equals(table):
+        raise UncacheableError(
+            "a table of Arrow would come back from Parquet as another one; cast the columns that differ first"
+        )
+    return Encoded((data,), {"is_batch": is_batch})
+
+
+def _decode_arrow(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
+    table = _read(parts[0])
+    if not attrs["is_batch"]:
+        return table
+    pa, _ = _arrow()
+    batches = table.combine_chunks().to_batches()
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
+
+
+def _encode_polars(value: Any) -> Encoded:
+    import polars as pl
+
+    is_series = isinstance(value, pl.Series)
+    frame = value.to_frame() if is_series else value
+    sink = io.BytesIO()
+    try:
+        frame.write_parquet(sink)
+        found = pl.read_parquet(io.BytesIO(sink.getvalue()))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, TypeError, ValueError) as error:
+        raise UncacheableError(f"a table has no form in Parquet: {error}") from error
+    if found.schema != frame.schema or not found.equals(frame):
+        raise UncacheableError(
+            "a table of polars would come back from Parquet as another one; cast the columns that differ first"
+        )
+    return Encoded((sink.getvalue(),), {"is_series": is_series})
+
+
+def _decode_polars(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise MissingExtraError("this is a table of polars; pip install 'daskcache[polars]'") from error
+    frame = pl.read_parquet(io.BytesIO(parts[0]))
+    return frame.to_series() if attrs["is_series"] else frame
+
+
+def _encode_geopandas(value: Any) -> Encoded:
+    sink = io.BytesIO()
+    attrs = {"is_series": is_of_type(value, "geopandas", "GeoSeries"), "attrs": dict(value.attrs)}
+    frame = value.to_frame("geometry" if value.name is None else value.name) if attrs["is_series"] else value
+    attrs["name"] = value.name if attrs["is_series"] else None
+    encode_attribute(attrs)
+    try:
+        frame.to_parquet(sink, compression=_COMPRESSION)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise UncacheableError(f"a table has no form in GeoParquet: {error}") from error
+    found = _decode_geopandas([sink.getvalue()], attrs)
+    # Their equality sees geometries, values and labels; not the types nor the coordinate reference system.
+    same_types = [found.dtype] == [value.dtype] if attrs["is_series"] else found.dtypes.equals(value.dtypes)
+    same_index = found.index.equals(value.index) and found.index.names == value.index.names
+    if not (same_types and same_index and found.crs == value.crs and found.equals(value)):
+        raise UncacheableError(
+            "a table of geopandas would come back from GeoParquet as another one; convert the columns that differ first"
+        )
+    return Encoded((sink.getvalue(),), attrs)
+
+
+def _decode_geopandas(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
+    try:
+        import geopandas
+    except ImportError as error:
+        raise MissingExtraError("this is a table of geopandas; pip install 'daskcache[geopandas]'") from error
+    found: Any = geopandas.read_parquet(io.BytesIO(parts[0]))
+    if attrs["is_series"]:
+        found = found.iloc[:, 0].rename(attrs["name"])
+    found.attrs = dict(attrs["attrs"])
+    return found
+
+
+def _of(module: str, *names: str) -> Callable[[Any], bool]:
+    return lambda value: is_of_type(value, module, *names)
+
+
+add_format(Format("pandas", "table", _of("pandas", "DataFrame"), encode_frame, decode_frame))
+add_format(Format("pandas.Series", "table", _of("pandas", "Series"), _encode_series, _decode_series))
+add_format(
+    Format(
+        "pandas.Index",
+        "table",
+        lambda value: isinstance(value, pd.Index) and type(value).__module__.partition(".")[0] == "pandas",
+        _encode_index,
+        lambda parts, attrs: decode_frame(parts, attrs).index,
+    )
+)
+add_format(Format("arrow", "table", _of("pyarrow", "Table", "RecordBatch"), _encode_arrow, _decode_arrow))
+add_format(Format("polars", "table", _of("polars", "DataFrame", "Series"), _encode_polars, _decode_polars))
+add_format(
+    Format("geopandas", "table", _of("geopandas", "GeoDataFrame", "GeoSeries"), _encode_geopandas, _decode_geopandas)
+)
