@@ -15,7 +15,7 @@ from daskcache.datasets import Outline, outline
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.futures import identify_futures
-from daskcache.graph import keys_of
+from daskcache.graph import keys_of, without_doubles
 from daskcache.parts import Collection
 from daskcache.pool import StoredBlock
 from daskcache.publishing import PLAIN, draft_manifest
@@ -83,7 +83,7 @@ def identify(obj: Collection, settings: Settings) -> Identified:
         Something has no storage form.
     """
     described, arrays = outline(obj)
-    graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
+    graph = without_doubles(HighLevelGraph.merge(*(array.dask for array in arrays.values())))
     known = identify_futures(graph, settings)
     tokens = GraphTokens(graph, Fingerprinter.from_settings(settings), known)
     targets: dict[str, list[StoredBlock]] = {}

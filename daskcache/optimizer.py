@@ -26,7 +26,7 @@ from daskcache.errors import StoreError, UncacheableError, warn_once
 from daskcache.finder import Finder, may_read, may_write
 from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
-from daskcache.graph import substitute
+from daskcache.graph import substitute, without_doubles
 from daskcache.guards import guard_sources
 from daskcache.outputs import find_outputs, keep_layer, keep_task
 from daskcache.plan import Plan, Target, make_plan
@@ -136,6 +136,7 @@ def _rewrite(
     outputs = list(flatten(keys)) if isinstance(keys, list | set | tuple) and not _is_key(keys) else [keys]
     if not isinstance(dsk, HighLevelGraph):
         dsk = HighLevelGraph.from_collections(f"graph-{id(dsk)}", dsk, dependencies=())
+    dsk = without_doubles(dsk)
     checkpoints = find_checkpoints(dsk)
     index: Any = Catalog.of(settings).token_index() if may_read(settings) else {}
     stores_outputs = settings.policy != "checkpoints" and may_write(settings)

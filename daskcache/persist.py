@@ -27,7 +27,7 @@ from daskcache.datasets import assemble
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
 from daskcache.fingerprint.watch import Watch
 from daskcache.forgetting import Reuse, refreshing
-from daskcache.graph import keys_of, substitute
+from daskcache.graph import keys_of, substitute, without_doubles
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
 from daskcache.jobs import Engine, Work, shows_progress
@@ -260,7 +260,7 @@ class _Persist:
         tokens = self.identified.tokens
         checks = writer_for(tokens.fingerprinter, self.settings, self.id)
         writer = DataNode(None, checks)
-        graph = HighLevelGraph.merge(*(array.dask for array in arrays.values()))
+        graph = without_doubles(HighLevelGraph.merge(*(array.dask for array in arrays.values())))
         plan = Recovery(graph, tokens, find, checks, self.id).protect(plan)
         graph = guard_sources(substitute(graph, plan), tokens)
         prefix = f"daskcache-store-{self.id}"
