@@ -16,6 +16,7 @@ from daskcache.chunks import (
     ChunkSpec,
     Selection,
     block_key,
+    checksum_of,
     chunk_id,
     decode,
     encode,
@@ -46,8 +47,8 @@ class Receipt:
     """The object's name in its group, 40 hex digits."""
     size_bytes: int
     """The size of the object that is stored now; 0 for a block of no size, which needs none."""
-    digest: bytes | None
-    """`digest_of` the object that is stored now; None where it was not asked for."""
+    checksum: int | None
+    """`checksum_of` the object that is stored now; None where it was not read, or there is none."""
     inner: tuple[tuple[int, int], ...] | None
     """Offset and size in bytes of each inner chunk, in C order; None where there are none."""
     created: bool
@@ -92,8 +93,6 @@ def write_block(
     token: bytes,
     spec: ChunkSpec,
     block: np.ndarray[Any, Any] | np.generic,
-    *,
-    digest: bool = False,
 ) -> Receipt:
     """Store a block unless it is there.
 
@@ -109,8 +108,6 @@ def write_block(
         How it is encoded.
     block : numpy.ndarray
         The value.
-    digest : bool, optional
-        Whether the object's bytes are hashed, which takes a third of the time that storing them takes.
 
     Returns
     -------
@@ -169,7 +166,7 @@ def write_block(
         group,
         identity,
         memoryview(stored).nbytes,
-        digest_of(stored) if digest else None,
+        checksum_of(stored, spec),
         None if spec.inner_shape is None else inner_ranges(stored, spec),
         created,
         conflict,

@@ -20,7 +20,6 @@ from daskcache.errors import EntryNotFoundError, SourceChangedError, StoreError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
 from daskcache.forgetting import wait_for_sweep
-from daskcache.forgetting.roots import chunk_ids
 from daskcache.listing import Listing
 from daskcache.manifest import INLINE_LIMIT, Manifest
 from daskcache.pool import Receipt, StoredBlock, write_block
@@ -169,48 +168,55 @@ class Publication:
     def _completed(self, given: Mapping[tuple[int, ...], Receipt]) -> Manifest:
         listing = Listing(self.settings.pool_root)
         # What this run wrote has its own.
-        known = self._known_digests() if len(given) < self.draft.manifest.nblocks else {}
+        known = self._known() if len(given) < self.draft.manifest.nblocks else {}
         variables = []
         for number, variable in enumerate(self.draft.manifest.variables):
             sizes = np.zeros(len(variable.tokens), "<u8")
+            checksums = np.zeros(len(variable.tokens), "<u4")
             digests = np.zeros((len(variable.tokens), 16), "u1")
             inner: list[tuple[int, int]] = []
             if variable.inline is None:
                 for block, stored in enumerate(PackedBlocks(self.settings.pool_root, variable)):
                     receipt = self._look(listing, stored, given.get((number, block)))
                     sizes[block] = receipt.size_bytes
-                    digest = receipt.digest
-                    if digest is None and not receipt.created:
-                        digest = known.get((stored.group, stored.id, receipt.size_bytes))
-                    if digest is not None:
+                    place = int(stored.group, 16), stored.token, receipt.size_bytes
+                    checksum, digest = (0, b"") if receipt.created else known.get(place, (0, b""))
+                    # Another object may have taken its place since.
+                    if digest and (not receipt.checksum or checksum in (0, receipt.checksum)):
                         digests[block] = np.frombuffer(digest, "u1")
+                    checksums[block] = receipt.checksum or checksum
                     inner.extend(receipt.inner or ())
             variables.append(
                 dataclasses.replace(
                     variable,
                     sizes=sizes,
+                    checksums=checksums if checksums.any() else None,
                     digests=digests if digests.any() else None,
                     inner=np.array(inner, "<u8").reshape(-1, 2) if inner else None,
                 )
             )
         return dataclasses.replace(self.draft.manifest, variables=tuple(variables))
 
-    def _known_digests(self) -> Mapping[tuple[str, str, int], bytes]:
-        """Give the digests that the entry's newest version has, by the group, name and size of the object."""
+    def _known(self) -> Mapping[tuple[int, bytes, int], tuple[int, bytes]]:
+        """Give checksums and digests of the entry's newest version, by a block's group, token and size."""
         catalog = Catalog.of(self.settings)
         try:
             latest = catalog.latest(self.entry)
             newest = None if latest is None else catalog.open(self.entry, latest.version)
         except (StoreError, EntryNotFoundError) as error:
-            logger.info("digests of the version before are not known: %s", error)
+            logger.info("checksums of the version before are not known: %s", error)
             return {}
-        found: dict[tuple[str, str, int], bytes] = {}
+        found: dict[tuple[int, bytes, int], tuple[int, bytes]] = {}
         for variable in newest.variables if newest is not None and newest.pool == self.settings.pool else ():
-            if variable.digests is not None:
-                for number, (group, name) in enumerate(chunk_ids(variable)):
-                    digest = variable.digests[number].tobytes()
-                    if any(digest):
-                        found[group, name, int(variable.sizes[number])] = digest
+            checksums, digests = variable.checksums, variable.digests
+            if checksums is None and digests is None:
+                continue
+            # A group is one form of storage, so that nobody needs the objects' names, each of which costs a hash.
+            places = zip(variable.groups.tolist(), variable.tokens, variable.sizes.tolist(), strict=True)
+            for number, (group, token, size_bytes) in enumerate(places):
+                checksum = 0 if checksums is None else int(checksums[number])
+                digest = b"" if digests is None or not digests[number].any() else digests[number].tobytes()
+                found[group, token.tobytes(), size_bytes] = checksum, digest
         return found
 
     def _look(self, listing: Listing, block: StoredBlock, receipt: Receipt | None) -> Receipt:

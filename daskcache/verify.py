@@ -8,14 +8,14 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from dask.utils import format_bytes
 
 from daskcache import stores
 from daskcache.catalog import Catalog, check_name
-from daskcache.chunks import decode
+from daskcache.chunks import checksum_of, decode
 from daskcache.config import Settings
 from daskcache.datasets import PackedBlocks
 from daskcache.errors import CorruptChunkError, EntryNotFoundError, InvalidInputError, ReadOnlyError
@@ -70,7 +70,8 @@ class Verification:
     size_bytes: int = 0
     """Their size."""
     unproven: int = 0
-    """Of these, blocks that are whole but of which no digest is known: two of one size and form may have been exchanged."""
+    """Of these, blocks that are whole but of which neither checksum nor digest is known: two of one size and form may
+    have been exchanged."""
     filled: int = 0
     """Digests that were noted."""
     findings: tuple[Finding, ...] = ()
@@ -97,7 +98,7 @@ class Verification:
             lines.append(f"noted the digests of {self.filled} blocks")
         if self.unproven:
             lines.append(
-                f"no digest is known of {self.unproven} blocks, which are whole: verify(fill=True) notes them, so that "
+                f"no checksum is known of {self.unproven} blocks, which are whole: verify(fill=True) notes them, so that "
                 "exchanged ones are found later"
             )
         if self.quarantined:
@@ -185,6 +186,18 @@ def verify(
     return verifier.result(stores.describe(settings.store))
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an object was found to be."""
+
+    problem: Problem | None
+    size_bytes: int = 0
+    checksum: int = 0
+    """0 where it has none."""
+    digest: bytes = b""
+    """Empty where it has none."""
+
+
 class _Verifier:
     """One call of `verify`."""
 
@@ -195,7 +208,7 @@ class _Verifier:
         self._findings: list[Finding] = []
         self._moved: list[str] = []
         # What each object was found to be, by root and key: one that many versions name is read once.
-        self._seen: dict[tuple[str, str], tuple[Problem | None, bytes | None, int]] = {}
+        self._seen: dict[tuple[str, str], _Found] = {}
 
     def result(self, store: str) -> Verification:
         return Verification(
@@ -226,64 +239,67 @@ class _Verifier:
     def _verify(self, catalog: Catalog, entry: str, manifest: Manifest) -> None:
         root, variables, filled = catalog.root_of(manifest), [], 0
         for variable in manifest.variables:
-            digests = variable.digests
-            known = np.zeros((len(variable.tokens), 16), "u1") if digests is None else digests.copy()
-            for number, (block, problem, digest) in enumerate(self._read(root, variable, known)):
+            count = len(variable.tokens)
+            checksums = np.zeros(count, "<u4") if variable.checksums is None else variable.checksums.copy()
+            digests = np.zeros((count, 16), "u1") if variable.digests is None else variable.digests.copy()
+            for number, (block, found) in enumerate(self._read(root, variable)):
+                is_other = (checksums[number] and found.checksum != checksums[number]) or (
+                    digests[number].any() and found.digest != digests[number].tobytes()
+                )
+                problem: Problem | None = "other" if found.digest and is_other else found.problem
+                if problem in ("other", "damaged") and self._quarantine:
+                    self._move(block)
                 if problem is not None:
                     place = (catalog.namespace, entry, manifest.version, variable.path, number)
                     self._findings.append(Finding(*place, block.key, problem))
-                elif digest is not None and not known[number].any():
-                    if self._fill:
-                        known[number] = np.frombuffer(digest, "u1")
-                        filled += 1
-                    else:
-                        self._counts["unproven"] += 1
-            variables.append(dataclasses.replace(variable, digests=known if known.any() else None))
+                elif found.digest and self._fill and not digests[number].any():
+                    checksums[number] = found.checksum
+                    digests[number] = np.frombuffer(found.digest, "u1")
+                    filled += 1
+                elif found.digest and not checksums[number] and not digests[number].any():
+                    self._counts["unproven"] += 1
+            variables.append(
+                dataclasses.replace(
+                    variable,
+                    checksums=checksums if checksums.any() else None,
+                    digests=digests if digests.any() else None,
+                )
+            )
         if filled:
             self._counts["filled"] += filled
             catalog.rewrite(entry, dataclasses.replace(manifest, variables=tuple(variables)))
 
-    def _read(
-        self, root: str, variable: StoredVariable, known: np.ndarray[Any, Any]
-    ) -> Iterator[tuple[StoredBlock, Problem | None, bytes | None]]:
-        """Give each block with what is wrong with it, and the digest of its object."""
+    def _read(self, root: str, variable: StoredVariable) -> Iterator[tuple[StoredBlock, _Found]]:
+        """Give each block with what its object was found to be."""
         if variable.inline is not None:
             return
         blocks = iter(PackedBlocks(root, variable))
-        number = 0
         with ThreadPoolExecutor(_WIDTH) as threads:
             while part := [block for _, block in zip(range(16 * _WIDTH), blocks, strict=False)]:
                 for block, found in zip(part, threads.map(self._look, part), strict=True):
-                    problem, digest, size = found
                     place = block.root, block.key
                     if place not in self._seen and 0 not in block.shape:
                         self._counts["blocks"] += 1
-                        self._counts["size_bytes"] += size
+                        self._counts["size_bytes"] += found.size_bytes
                     self._seen[place] = found
-                    expected = known[number].tobytes()
-                    if problem is None and digest is not None and any(expected) and digest != expected:
-                        problem = "other"
-                    if problem in ("other", "damaged") and self._quarantine:
-                        self._move(block)
-                    yield block, problem, digest
-                    number += 1
+                    yield block, found
 
-    def _look(self, block: StoredBlock) -> tuple[Problem | None, bytes | None, int]:
+    def _look(self, block: StoredBlock) -> _Found:
         known = self._seen.get((block.root, block.key))
         return self._examine(block) if known is None else known
 
-    def _examine(self, block: StoredBlock) -> tuple[Problem | None, bytes | None, int]:
+    def _examine(self, block: StoredBlock) -> _Found:
         if 0 in block.shape:
-            return None, None, 0  # it has no object
+            return _Found(None)  # it has no object
         data = stores.get(stores.open(block.root), block.key)
         if data is None:
-            return "missing", None, 0
+            return _Found("missing")
         try:
             decode(data, block.spec, block.shape, block.dtype)
         except CorruptChunkError as error:
             logger.info("%s: %s", block.key, error)
-            return "damaged", None, len(data)
-        return None, digest_of(data), len(data)
+            return _Found("damaged", len(data))
+        return _Found(None, len(data), checksum_of(data, block.spec), digest_of(data))
 
     def _move(self, block: StoredBlock) -> None:
         moved = stores.rename_aside(stores.open(block.root), block.key)

@@ -5,6 +5,7 @@ specification says how, and depends on the block, its settings and the regular l
 else of the other blocks.
 """
 
+from daskcache.chunks.checksums import checksum_of
 from daskcache.chunks.encoding import decode, encode, inner_ranges, read_part
 from daskcache.chunks.grid import Grid, plan_grid
 from daskcache.chunks.selection import Selection, is_basic
@@ -16,6 +17,7 @@ __all__ = [
     "Selection",
     "block_key",
     "check_storable",
+    "checksum_of",
     "chunk_id",
     "decode",
     "encode",

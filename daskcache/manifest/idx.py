@@ -11,8 +11,8 @@ Format 0, little-endian::
     …         sections, each padded with zeros to a multiple of 8; the header says where each lies
     16        BLAKE2b of everything before
 
-Sections are packed arrays: tokens 20 bytes a block, sizes 8, and where known groups 2, digests 16, offset and
-size of inner chunks 8 + 8. A hundred thousand blocks are read without making an object for any.
+Sections are packed arrays: tokens 20 bytes a block, sizes 8, and where known groups 2, checksums 4, digests 16, offset
+and size of inner chunks 8 + 8. A hundred thousand blocks are read without making an object for any.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ _SECTIONS: dict[str, tuple[str, tuple[int, ...]]] = {
     "tokens": ("u1", (20,)),
     "groups": ("<u2", ()),
     "sizes": ("<u8", ()),
+    "checksums": ("<u4", ()),
     "digests": ("u1", (16,)),
     "inner": ("<u8", (2,)),
 }
@@ -203,6 +204,7 @@ def _describe(variable: StoredVariable, place: Any) -> dict[str, Any]:
         "tokens": variable.tokens,
         "groups": _shortened(variable.groups),
         "sizes": variable.sizes,
+        "checksums": variable.checksums,
         "digests": variable.digests,
         "inner": variable.inner,
     }

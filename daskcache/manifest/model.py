@@ -36,7 +36,7 @@ INLINE_LIMIT = 64 * 1024
 UNNAMED = "__xarray_dataarray_variable__"
 """The path of a DataArray's values where its name is None or a coordinate's, as xarray writes it."""
 
-Kind = Literal["dataset", "dataarray", "array", "datatree"]
+Kind = Literal["dataset", "dataarray", "array", "datatree", "numpy", "table", "value"]
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 Words = np.ndarray[Any, np.dtype[np.uint64]]
@@ -82,6 +82,8 @@ class StoredVariable:
     """The pool's group of each block, as a number."""
     sizes: Words = field(default_factory=lambda: np.empty(0, "<u8"))
     """Bytes of each block's object; 0 where it has none, or the size is not known."""
+    checksums: np.ndarray[Any, np.dtype[np.uint32]] | None = None
+    """What `daskcache.chunks.checksum_of` gives of each block's object; 0 where it is not known."""
     digests: Bytes | None = None
     """Shape (blocks, 16): of the objects' bytes; zeros where none is known."""
     inner: Words | None = None
@@ -101,6 +103,8 @@ class StoredVariable:
             "groups": (self.groups.shape, (count,)),
             "sizes": (self.sizes.shape, (count,)),
         }
+        if self.checksums is not None:
+            shapes["checksums"] = (self.checksums.shape, (count,))
         if self.digests is not None:
             shapes["digests"] = (self.digests.shape, (count, 16))
         if self.inline is not None and self.nblocks != 1:
@@ -193,7 +197,7 @@ class Manifest:
     kind: Kind
     """What it comes back as."""
     name: Any
-    """A DataArray's or an array's name; None for others."""
+    """A DataArray's or an array's name, the format of a table or value; None for others."""
     variables: tuple[StoredVariable, ...]
     """In the object's order."""
     nodes: Mapping[str, Node]
@@ -219,7 +223,7 @@ class Manifest:
 
         Parameters
         ----------
-        kind : {"dataset", "dataarray", "array", "datatree"}
+        kind : {"dataset", "dataarray", "array", "datatree", "numpy", "table", "value"}
             What it comes back as.
         variables : tuple of StoredVariable
             In the object's order.
@@ -273,7 +277,7 @@ def version_of(
 
     Parameters
     ----------
-    kind : {"dataset", "dataarray", "array", "datatree"}
+    kind : {"dataset", "dataarray", "array", "datatree", "numpy", "table", "value"}
         What it comes back as.
     name : object
         A DataArray's or an array's.

@@ -5,6 +5,7 @@ reader for the old pair.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,21 @@ def manifest_0() -> Manifest:
 def test_format_0_is_written_as_ever() -> None:
     assert to_idx(manifest_0()) == (DATA / "manifest-0.idx").read_bytes()
     assert to_kerchunk(manifest_0(), "/golden/store") == (DATA / "manifest-0.json").read_bytes()
+
+
+def test_checksums_came_later_and_say_nothing_in_their_absence() -> None:
+    """A column of the index that older readers pass over; without it, the bytes are those of before."""
+    manifest = manifest_0()
+    first, *others = manifest.variables
+    assert from_idx((DATA / "manifest-0.idx").read_bytes()).variables[0].checksums is None
+    first = replace(first, checksums=np.arange(1, 7, dtype="<u4"))
+    path = DATA / "manifest-0-checksums.idx"
+    assert to_idx(replace(manifest, variables=(first, *others))) == path.read_bytes()
+    read = from_idx(path.read_bytes())
+    assert read.version == manifest.version
+    assert read.variables[0].checksums is not None
+    assert read.variables[0].checksums.tolist() == [1, 2, 3, 4, 5, 6]
+    assert read.variables[1].checksums is None
 
 
 def test_format_0_is_read_as_ever() -> None:

@@ -212,7 +212,11 @@ def test_version_ignores_order_place_and_size() -> None:
     base, other = variable(), variable(path="other")
     version = Manifest.build("dataset", (base, other)).version
     moved = replace(
-        base, groups=base.groups + np.uint16(1), sizes=base.sizes * 2, digests=np.ones((3, 16), "u1")
+        base,
+        groups=base.groups + np.uint16(1),
+        sizes=base.sizes * 2,
+        checksums=np.ones(3, "<u4"),
+        digests=np.ones((3, 16), "u1"),
     )
     reordered = replace(moved, attrs=dict(reversed(base.attrs.items())))
     assert Manifest.build("dataset", (other, reordered), info={"time": "now"}).version == version
@@ -234,6 +238,7 @@ def test_doubled_paths_and_wrong_shapes_are_refused() -> None:
         {"tokens": np.zeros((2, 20), "u1")},
         {"groups": np.zeros(2, "<u2")},
         {"digests": np.zeros((3, 20), "u1")},
+        {"checksums": np.zeros(2, "<u4")},
         {"dims": ("time",)},
         {
             "inline": b"",

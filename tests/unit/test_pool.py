@@ -18,7 +18,7 @@ from dask.base import tokenize
 from zarr.storage import MemoryStore
 
 from daskcache import pool, stores
-from daskcache.chunks import ChunkSpec, chunk_id, decode, encode
+from daskcache.chunks import ChunkSpec, checksum_of, chunk_id, decode, encode
 from daskcache.errors import (
     CorruptChunkError,
     InvalidInputError,
@@ -29,7 +29,7 @@ from daskcache.errors import (
     UncacheableError,
 )
 from daskcache.fingerprint.digest import Digester
-from daskcache.pool import Receipt, StoredBlock, digest_of, write_block
+from daskcache.pool import Receipt, StoredBlock, write_block
 from tests.unit.chunk_blocks import make, same
 
 TOKEN = bytes(range(20))
@@ -85,21 +85,26 @@ def test_dask_reads_it(tmp_path):
 def test_receipts(tmp_path):
     block = make("f4", (4, 6))
     spec = ChunkSpec.for_block("f4", (4, 6), inner_shape=(2, 6))
-    receipt = write_block(str(tmp_path), GROUP, TOKEN, spec, block, digest=True)
+    receipt = write_block(str(tmp_path), GROUP, TOKEN, spec, block)
     data = (tmp_path / "chunks" / GROUP / receipt.id).read_bytes()
     assert receipt == Receipt(
-        GROUP, chunk_id(TOKEN, spec), len(data), digest_of(data), receipt.inner, created=True, conflict=False
+        GROUP,
+        chunk_id(TOKEN, spec),
+        len(data),
+        checksum_of(data, spec),
+        receipt.inner,
+        created=True,
+        conflict=False,
     )
     assert len(receipt.inner) == 2
     assert sum(size for _, size in receipt.inner) == len(data) - 2 * 16 - 4
-    again = write_block(str(tmp_path), GROUP, TOKEN, spec, block, digest=True)
+    again = write_block(str(tmp_path), GROUP, TOKEN, spec, block)
     assert (again.created, again.conflict) == (False, False)
-    assert (again.digest, again.inner, again.size_bytes) == (
-        receipt.digest,
+    assert (again.checksum, again.inner, again.size_bytes) == (
+        receipt.checksum,
         receipt.inner,
         receipt.size_bytes,
     )
-    assert write_block(str(tmp_path), GROUP, TOKEN, spec, block).digest is None
 
 
 def test_blocks_of_no_size_have_no_object(tmp_path):
@@ -121,9 +126,9 @@ def test_scalars_of_numpy_are_0d_blocks(tmp_path):
 def test_the_loser_with_other_values_learns_of_it(tmp_path):
     first, second = np.arange(10.0), np.arange(10.0) + 1e-9
     stored = store_block(tmp_path, first)
-    receipt = write_block(str(tmp_path), GROUP, TOKEN, stored.spec, second, digest=True)
+    receipt = write_block(str(tmp_path), GROUP, TOKEN, stored.spec, second)
     assert (receipt.created, receipt.conflict) == (False, True)
-    assert receipt.digest == digest_of(path_of(stored).read_bytes())
+    assert receipt.checksum == checksum_of(path_of(stored).read_bytes(), stored.spec)
     assert same(stored[...], first)
 
 

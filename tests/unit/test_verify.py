@@ -78,33 +78,69 @@ def test_a_missing_block(store_root: Path) -> None:
     assert str(finding).startswith("missing: default/x@")
 
 
-def test_exchanged_blocks_have_the_checksums_of_others(store_root: Path) -> None:
-    daskcache.persist(doubled(), "x")
-    assert daskcache.verify().unproven == 4
+@pytest.mark.parametrize("codec", ["blosc", "none"])
+def test_exchanged_blocks_are_found_at_once(store_root: Path, codec: str) -> None:
+    with dask.config.set({"daskcache.codecs": {"name": codec}}):
+        daskcache.persist(doubled(), "x")
+        assert daskcache.verify().unproven == 0
+        one, other = objects(store_root)[:2]
+        assert one.stat().st_size == other.stat().st_size
+        swap(one, other)
+        assert problems() == ["other", "other"]
+        found = daskcache.verify(quarantine=True)
+        assert len(found.quarantined) == 2
+        assert problems() == ["missing", "missing"]
+        count()
+        assert (daskcache.persist(doubled(), "x").compute() == EXPECTED).all()
+        assert count() == 2
+        again = daskcache.verify()
+        assert again.is_sound
+        assert again.unproven == 0, "of the others the checksums were kept"
+
+
+def test_exchanged_blocks_with_inner_chunks(store_root: Path) -> None:
+    rng = np.random.default_rng(0)
+    # Of the lengths 1, 2 and 1 come shards with inner chunks of 1.
+    irregular = da.from_array(rng.random((6, 9000)), chunks=((1, 2, 2, 1), 9000))
+    with dask.config.set({"daskcache.codecs": {"name": "none"}}):
+        daskcache.persist(irregular, "x")
+    (version,) = daskcache.catalog.Catalog(str(store_root), "default").versions("x")
+    assert daskcache.catalog.Catalog(str(store_root), "default").open("x").variables[0].grid.kind == "inner"
+    assert daskcache.verify().is_sound
+    paths = sorted(objects(store_root), key=lambda path: path.stat().st_size)
+    for one, other in (paths[:2], paths[2:]):
+        assert one.stat().st_size == other.stat().st_size
+        swap(one, other)
+        assert problems() == ["other", "other"]
+        swap(one, other)
+    assert daskcache.verify().is_sound
+
+
+def test_what_no_checksum_is_known_of(store_root: Path) -> None:
+    """As of blocks that a run stored on its way: they are proven once `fill` was asked for."""
+    with daskcache.activate():
+        daskcache.checkpoint(doubled(), "x").compute()
+    assert daskcache.verify("x").unproven == 4
     filled = daskcache.verify(fill=True)
     assert (filled.filled, filled.unproven) == (4, 0)
     assert daskcache.verify().unproven == 0
     assert daskcache.verify(fill=True).filled == 0
-    one, other = objects(store_root)[:2]
-    assert one.stat().st_size == other.stat().st_size
-    swap(one, other)
+    swap(*objects(store_root)[:2])
     assert problems() == ["other", "other"]
-    found = daskcache.verify(quarantine=True)
-    assert len(found.quarantined) == 2
-    assert problems() == ["missing", "missing"]
-    count()
-    assert (daskcache.persist(doubled(), "x").compute() == EXPECTED).all()
-    assert count() == 2
-    again = daskcache.verify()
-    assert again.is_sound
-    assert again.unproven == 2, "of the others the digests were kept"
 
 
-def test_digests_are_copied_to_the_next_version(store_root: Path) -> None:
+def test_checksums_and_digests_are_copied_to_the_next_version(store_root: Path) -> None:
     daskcache.persist(doubled(), "x")
     daskcache.verify(fill=True)
     daskcache.persist(doubled(15), "x")
-    assert daskcache.verify("x").unproven == 1
+    catalog = daskcache.catalog.Catalog(str(store_root), "default")
+    (variable,) = catalog.open("x").variables
+    assert variable.checksums is not None
+    assert variable.checksums.all()
+    assert variable.digests is not None
+    assert variable.digests.any(axis=1).tolist() == [True] * 4 + [False]
+    assert daskcache.verify("x").unproven == 0
+    assert daskcache.verify("x", fill=True).filled == 1
 
 
 def test_what_is_quarantined_is_computed_and_created_anew(store_root: Path) -> None:
