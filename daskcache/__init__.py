@@ -4,6 +4,7 @@ from importlib.metadata import version as _version
 
 from daskcache.accessor import register as _register
 from daskcache.activation import activate, activate_if_enabled, deactivate
+from daskcache.chunks import Access, Hints
 from daskcache.errors import (
     CorruptChunkError,
     DaskcacheError,
@@ -32,10 +33,12 @@ from daskcache.status import status
 from daskcache.verify import verify
 
 __all__ = [
+    "Access",
     "CorruptChunkError",
     "DaskcacheError",
     "DaskcacheWarning",
     "EntryNotFoundError",
+    "Hints",
     "InvalidInputError",
     "MissingExtraError",
     "NotStoredError",

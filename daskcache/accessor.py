@@ -63,6 +63,7 @@ class CacheAccessor:
         namespace: str | None = None,
         store: str | None = None,
         chunks: Any = None,
+        hints: Any = None,
         wait: bool = True,
         expires: str | float | None = None,
     ) -> Any:
@@ -78,6 +79,8 @@ class CacheAccessor:
             URL or path, instead of the configured one.
         chunks : optional
             Rechunk first.
+        hints : Hints, str, tuple, mapping or list, optional
+            How it will be read, such as ``"time"``; see `daskcache.Hints`.
         wait : bool, optional
             Whether to wait until all is stored; `daskcache.last_run` tells how far it is.
         expires : str or float, optional
@@ -96,7 +99,14 @@ class CacheAccessor:
         array([0, 1, 2, 3])
         """
         return persist(
-            self._obj, name, namespace=namespace, store=store, chunks=chunks, wait=wait, expires=expires
+            self._obj,
+            name,
+            namespace=namespace,
+            store=store,
+            chunks=chunks,
+            hints=hints,
+            wait=wait,
+            expires=expires,
         )
 
     def checkpoint(
@@ -105,6 +115,7 @@ class CacheAccessor:
         *,
         namespace: str | None = None,
         store: str | None = None,
+        hints: Any = None,
         expires: str | float | None = None,
     ) -> Any:
         """Mark the object's blocks as worth storing: they are when they are first computed.
@@ -117,6 +128,8 @@ class CacheAccessor:
             Instead of the configured one.
         store : str, optional
             URL or path, instead of the configured one.
+        hints : Hints, str, tuple, mapping or list, optional
+            How it will be read, such as ``"time"``; see `daskcache.Hints`.
         expires : str or float, optional
             Such as ``"30d"``: when `daskcache.expire` drops it.
 
@@ -134,7 +147,7 @@ class CacheAccessor:
         ...     daskcache.open("numbers").t.values
         array([0, 1, 2, 3])
         """
-        return checkpoint(self._obj, name, namespace=namespace, store=store, expires=expires)
+        return checkpoint(self._obj, name, namespace=namespace, store=store, hints=hints, expires=expires)
 
     def status(self, *, store: str | None = None) -> Status:
         """Tell which blocks of the object are stored.

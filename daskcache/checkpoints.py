@@ -105,7 +105,8 @@ def mark(array: da.Array, checkpoint: Checkpoint) -> da.Array:
         The same values, chunks and dtype.
     """
     settings = checkpoint.settings
-    where = (settings.store, settings.namespace, checkpoint.entry, checkpoint.path)
+    inner = checkpoint.outline.variable(checkpoint.path).inner_shape
+    where = (settings.store, settings.namespace, checkpoint.entry, checkpoint.path, inner)
     name = name_layer("checkpoint", array.name, *map(str, where), repr(settings.codecs))
     layer = CheckpointLayer(name, array, checkpoint)
     graph = HighLevelGraph(
@@ -142,6 +143,8 @@ class Targets:
     """Their dtype in memory."""
     settings: Settings
     """The store and codecs."""
+    inner_shape: tuple[int, ...] | None = None
+    """Inner chunks that a hint asked for."""
 
     @classmethod
     def of(cls, variable: OutlineVariable, settings: Settings) -> Self:
@@ -159,7 +162,7 @@ class Targets:
         Targets
             One for all blocks of the variable.
         """
-        return cls(plan_grid(variable.chunks, variable.dtype), variable.dtype, settings)
+        return cls(plan_grid(variable.chunks, variable.dtype), variable.dtype, settings, variable.inner_shape)
 
     def block(self, index: tuple[int, ...], token: bytes, function: bytes) -> StoredBlock:
         """Say where a block belongs.
@@ -178,7 +181,7 @@ class Targets:
         StoredBlock
             Without a size: whether it lies there is another question.
         """
-        spec = self.grid.spec(index, self.dtype, self.settings.codecs)
+        spec = self.grid.spec(index, self.dtype, self.settings.codecs, self.inner_shape)
         return StoredBlock(
             root=self.settings.pool_root,
             group=group_of(function, spec),

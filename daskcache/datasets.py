@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from daskcache.attributes import encode_attribute
-from daskcache.chunks import ChunkSpec, check_storable, decode, plan_grid
+from daskcache.chunks import ChunkSpec, Hints, check_storable, decode, plan_grid
 from daskcache.config import Codecs
 from daskcache.dask_internals import lower, meta_of
 from daskcache.errors import InvalidInputError, UncacheableError
@@ -74,6 +74,8 @@ class OutlineVariable:
     """That of cftime dates."""
     objects: str | None = None
     """How objects are stored, as `StoredVariable` has it."""
+    inner_shape: tuple[int, ...] | None = None
+    """Inner chunks that hints ask for."""
     values: np.ndarray[Any, Any] | None = None
     """What is encoded of an in-memory variable; None for a dask array."""
 
@@ -106,6 +108,7 @@ class OutlineVariable:
             is_coord=self.is_coord,
             in_memory=self.values is not None,
             codecs=codecs,
+            inner_shape=self.inner_shape,
             index=self.index,
             calendar=self.calendar,
             objects=self.objects,
@@ -145,20 +148,22 @@ class Outline:
         return next(variable for variable in self.variables if variable.path == path)
 
 
-def outline(obj: Collection) -> tuple[Outline, dict[str, da.Array]]:
+def outline(obj: Collection, hints: Hints | None = None) -> tuple[Outline, dict[str, da.Array]]:
     """Take an object apart without computing anything.
 
     Parameters
     ----------
     obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
         What is to be stored.
+    hints : Hints, optional
+        How the blocks of dask arrays will be read.
 
     Returns
     -------
     outline : Outline
         All but the blocks.
     arrays : dict of str to dask.array.Array
-        The arrays that dask computes, by the path of their variable.
+        What dask computes, by the path of its variable.
 
     Raises
     ------
@@ -196,7 +201,7 @@ def outline(obj: Collection) -> tuple[Outline, dict[str, da.Array]]:
     check_paths([path for path, *_ in found], parts.datasets)
     for path, name, variable, dataset in found:
         with _within(f"variable {path!r}"):
-            taken, array = _take(path, name, variable, dataset)
+            taken, array = _take(path, name, variable, dataset, hints)
         variables.append(taken)
         if array is not None:
             arrays[path] = array
@@ -243,7 +248,7 @@ def _check_variable(name: Any, variable: xr.Variable, dataset: xr.Dataset) -> No
 
 
 def _take(
-    path: str, name: str, variable: xr.Variable, dataset: xr.Dataset
+    path: str, name: str, variable: xr.Variable, dataset: xr.Dataset, hints: Hints | None
 ) -> tuple[OutlineVariable, da.Array | None]:
     members: dict[str, Any] = {
         "path": path,
@@ -253,8 +258,9 @@ def _take(
         "is_coord": name in dataset.coords,
         "index": _index_of(name, variable, dataset),
     }
-    array = _dask_array(variable)
-    if array is not None:
+    if (array := _dask_array(variable)) is not None:
+        grid = plan_grid(array.chunks, array.dtype)
+        members["inner_shape"] = grid.inner(hints, members["dims"], array.dtype)
         return OutlineVariable(dtype=array.dtype, chunks=array.chunks, **members), array
     values = variable.values if isinstance(variable, xr.IndexVariable) else variable.data
     if type(values) is not np.ndarray:
@@ -299,9 +305,8 @@ def _split(values: np.ndarray[Any, Any]) -> tuple[tuple[int, ...], ...]:
     if values.nbytes <= _BLOCK_BYTES:
         return tuple((length,) for length in values.shape)
     # Of objects dask would want to know the size; the pointers' is as good as any.
-    dtype = f"V{values.dtype.itemsize}"
     normalized: tuple[tuple[int, ...], ...] = da.core.normalize_chunks(
-        "auto", values.shape, limit=_BLOCK_BYTES, dtype=np.dtype(dtype)
+        "auto", values.shape, limit=_BLOCK_BYTES, dtype=np.dtype(f"V{values.dtype.itemsize}")
     )
     return normalized
 

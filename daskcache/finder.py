@@ -127,6 +127,11 @@ class Finder:
                 return stored
             self._gone.add(target)
         found: StoredBlock | None = self._index.get(token)
+        if target is not None and found is not None and key[0] in self.writes:
+            inner = target.spec.inner_shape
+            if inner is not None and found.spec.inner_shape != inner:
+                # A hint asks for another form: what is below the mark is loaded, and what passes it stored anew.
+                return None
         return None if found in self._gone else found
 
     def target(self, key: Key, token: bytes) -> Target | None:

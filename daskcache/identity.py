@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask.array as da
 from dask.highlevelgraph import HighLevelGraph
 
-from daskcache.checkpoints import Targets
+from daskcache.checkpoints import CheckpointLayer, Targets
+from daskcache.chunks import Hints, plan_grid
 from daskcache.config import Settings
 from daskcache.datasets import Outline, outline
 from daskcache.errors import UncacheableError
@@ -62,7 +63,7 @@ class Identified:
             raise reason.within(f"variable {path!r}")
 
 
-def identify(obj: Collection, settings: Settings) -> Identified:
+def identify(obj: Collection, settings: Settings, hints: Hints | None = None) -> Identified:
     """Work out what an object's blocks are, without storing anything; what a cluster computes already is waited for.
 
     Parameters
@@ -71,6 +72,8 @@ def identify(obj: Collection, settings: Settings) -> Identified:
         The object.
     settings : Settings
         The token rules, and the store where blocks belong.
+    hints : Hints, optional
+        How the blocks will be read. Without any, those of an array that is marked or stored with hints.
 
     Returns
     -------
@@ -82,10 +85,12 @@ def identify(obj: Collection, settings: Settings) -> Identified:
     UncacheableError
         Something has no storage form.
     """
-    described, arrays = outline(obj)
+    described, arrays = outline(obj, hints)
     graph = without_doubles(HighLevelGraph.merge(*(array.dask for array in arrays.values())))
     known = identify_futures(graph, settings)
     tokens = GraphTokens(graph, Fingerprinter.from_settings(settings), known)
+    if hints is None:
+        described = _with_known_forms(described, arrays, tokens)
     targets: dict[str, list[StoredBlock]] = {}
     reasons: dict[str, UncacheableError] = {}
     for path, array in arrays.items():
@@ -106,6 +111,27 @@ def identify(obj: Collection, settings: Settings) -> Identified:
         else:
             targets[path] = found
     return Identified(described, arrays, tokens, targets, reasons)
+
+
+def _with_known_forms(described: Outline, arrays: Mapping[str, da.Array], tokens: GraphTokens) -> Outline:
+    """Take over the inner chunks of arrays that are marked with hints, or stored with them."""
+    variables = []
+    for variable in described.variables:
+        array = arrays.get(variable.path)
+        inner = None if array is None else _known_form(array, tokens)
+        variables.append(variable if inner is None else replace(variable, inner_shape=inner))
+    return replace(described, variables=tuple(variables))
+
+
+def _known_form(array: da.Array, tokens: GraphTokens) -> tuple[int, ...] | None:
+    layer = array.dask.layers.get(array.name)
+    if isinstance(layer, CheckpointLayer):
+        mark = layer.checkpoint
+        return mark.outline.variable(mark.path).inner_shape
+    if not array.npartitions or plan_grid(array.chunks, array.dtype).kind != "regular":
+        return None
+    loaded = tokens.loaded((array.name, *(0 for _ in array.chunks)))
+    return loaded.spec.inner_shape if isinstance(loaded, StoredBlock) else None
 
 
 def token(obj: Any, **settings: Any) -> str:
@@ -137,7 +163,8 @@ def token(obj: Any, **settings: Any) -> str:
     False
     """
     resolved = Settings.from_config(**settings).with_(codecs=PLAIN)
-    identified = identify(obj, resolved)
+    # A form of storage is no part of what something is.
+    identified = identify(obj, resolved, Hints())
     identified.require_tokens()
     draft = draft_manifest(identified.outline, identified.targets, resolved, identified.fingerprinter, {})
     return draft.manifest.version

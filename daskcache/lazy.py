@@ -11,10 +11,12 @@ import dask.array as da
 from daskcache.activation import active_settings
 from daskcache.catalog import Catalog, check_name, time_of
 from daskcache.checkpoints import Checkpoint, mark
+from daskcache.chunks import Hints
 from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import has_query_planning
 from daskcache.datasets import assemble, outline
 from daskcache.errors import InvalidInputError, warn_once
+from daskcache.formats import read_value
 from daskcache.parts import Collection, join, path_of, rebuild, split
 
 __all__ = ["checkpoint", "open_entry"]
@@ -26,6 +28,7 @@ def checkpoint(
     *,
     namespace: str | None = None,
     store: str | None = None,
+    hints: Any = None,
     expires: str | float | None = None,
 ) -> Any:
     """Mark an object's blocks as worth storing: they are when they are first computed.
@@ -40,6 +43,9 @@ def checkpoint(
         Instead of the configured one.
     store : str, optional
         URL or path, instead of the configured one.
+    hints : Hints, str, tuple, mapping or list, optional
+        How it will be read, such as ``"time"`` for long in time at a point: inner chunks follow from it; see
+        `daskcache.Hints`.
     expires : str or float, optional
         Such as ``"30d"``, or seconds: so long after it is published `daskcache.expire` drops it; by default never.
 
@@ -53,7 +59,7 @@ def checkpoint(
     UncacheableError
         Something has no storage form.
     InvalidInputError
-        The name is not one.
+        The name is not one, or the hints are none.
 
     Warns
     -----
@@ -84,7 +90,7 @@ def checkpoint(
     if name is not None:
         check_name(name)
     expires_s = None if expires is None else parse_seconds(expires, "expires")
-    described, arrays = outline(obj)
+    described, arrays = outline(obj, Hints.of(hints))
     if active_settings() is None:
         warn_once(
             "a checkpoint was made, but the pass is not on, so nothing of it will be stored; call daskcache.activate() "
@@ -134,8 +140,9 @@ def open_entry(
 
     Returns
     -------
-    xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
-        Of the kind that was stored, lazy, chunked like its blocks.
+    xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or object
+        Of the kind that was stored, lazy, chunked like its blocks. What a cached function returned as no array is
+        read: a numpy array, a table, a value.
 
     Raises
     ------
@@ -143,6 +150,8 @@ def open_entry(
         Nothing is published under this name.
     InvalidInputError
         The name is not one.
+    NotStoredError
+        This process does not know the format of what is stored.
     StoreError
         The store cannot be read.
 
@@ -162,4 +171,6 @@ def open_entry(
     manifest = catalog.open(name, version)
     if settings.mode == "readwrite":
         catalog.note_use(name, manifest.version, time_of(manifest))
+    if manifest.kind in ("table", "value"):
+        return read_value(manifest, catalog.root_of(manifest))
     return assemble(manifest, catalog.root_of(manifest))

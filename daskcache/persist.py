@@ -7,7 +7,7 @@ import logging
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -21,10 +21,12 @@ from dask.utils import format_bytes, format_time
 
 from daskcache import runs, stores
 from daskcache.catalog import Catalog, check_name
+from daskcache.chunks import Hints
 from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
 from daskcache.datasets import assemble
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
+from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
 from daskcache.forgetting import Reuse, refreshing
 from daskcache.graph import keys_of, substitute, without_doubles
@@ -44,7 +46,7 @@ from daskcache.recovery import Find, Recovery
 from daskcache.sharing import look_first
 from daskcache.writing import store_block
 
-__all__ = ["persist"]
+__all__ = ["persist", "store_object"]
 
 logger = logging.getLogger("daskcache")
 
@@ -58,6 +60,7 @@ def persist(
     namespace: str | None = None,
     store: str | None = None,
     chunks: Any = None,
+    hints: Any = None,
     wait: bool = True,
     expires: str | float | None = None,
 ) -> Any:
@@ -75,6 +78,9 @@ def persist(
         URL or path, instead of the configured one.
     chunks : optional
         Rechunk first, as by the object's own ``chunk`` or ``rechunk``; in-memory objects stay as they are.
+    hints : Hints, str, tuple, mapping or list, optional
+        How it will be read, such as ``"time"`` for long in time at a point: inner chunks follow from it; see
+        `daskcache.Hints`.
     wait : bool, optional
         Whether to wait until all is stored. If not, the object is given back as soon as it is known what is missing:
         what is computed of it waits for the blocks that it needs. How far that is, its error, and how to stop it are
@@ -92,7 +98,7 @@ def persist(
     UncacheableError
         Something has no storage form or no deterministic identity. Nothing was computed.
     InvalidInputError
-        The name is not one. Nothing was computed.
+        The name is not one, or the hints are none. Nothing was computed.
     StoreFullError
         It is estimated not to fit (nothing was computed), or the store ran full.
     StoreError
@@ -123,21 +129,57 @@ def persist(
     settings = Settings.from_config(store=store, namespace=namespace)
     if name is not None:
         check_name(name)
-    catalog = Catalog.of(settings)
+    Catalog.of(settings)
     if settings.mode not in ("write", "readwrite"):
         raise ReadOnlyError(
             f"persist has to store, and daskcache.mode is {settings.mode!r}; set it to 'readwrite', or open what is "
             "stored with daskcache.open"
         )
+    hints = Hints.of(hints)
     if chunks is not None:
         obj = rechunk(obj, chunks)
     info = {} if expires is None else {"expires_s": parse_seconds(expires, "expires")}
+    return store_object(obj, name, settings, lambda _: info, hints, wait=wait)
+
+
+def store_object(
+    obj: Collection,
+    name: str | None,
+    settings: Settings,
+    describe: Callable[[Fingerprinter], Mapping[str, Any]],
+    hints: Hints | None,
+    *,
+    wait: bool = True,
+) -> Any:
+    """Do what `persist` does, under settings that are complete, and note more in the manifest.
+
+    Parameters
+    ----------
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        The object.
+    name : str or None
+        A name that was checked.
+    settings : Settings
+        Which let it write.
+    describe : callable
+        Gives further members of the manifest's info, of the fingerprinter that has seen the object's sources.
+    hints : Hints or None
+        How it will be read.
+    wait : bool, optional
+        Whether to wait until all is stored.
+
+    Returns
+    -------
+    xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+        As from `persist`.
+    """
+    catalog = Catalog.of(settings)
     try:
-        return _Persist(obj, name, settings, catalog, info).run(wait)
+        return _Persist(obj, name, settings, catalog, describe, hints).run(wait)
     except BlocksGoneError as error:
         # Swept since they were looked up. The record of this run protects them from now on.
         logger.info("%s", error)
-        return _Persist(obj, name, settings, catalog, info).run(wait)
+        return _Persist(obj, name, settings, catalog, describe, hints).run(wait)
 
 
 class _Persist:
@@ -149,14 +191,15 @@ class _Persist:
         name: str | None,
         settings: Settings,
         catalog: Catalog,
-        info: Mapping[str, Any],
+        describe: Callable[[Fingerprinter], Mapping[str, Any]],
+        hints: Hints | None,
     ) -> None:
-        self.info = info
+        self.describe = describe
         self.started = time.perf_counter()
         self.settings = settings
         self.catalog = catalog
         self.id = uuid.uuid4().hex
-        self.identified = identify(obj, settings)
+        self.identified = identify(obj, settings, hints)
         self.identified.require_tokens()
         self.draft = self._draft()
         self.entry = name or self.draft.manifest.version
@@ -227,7 +270,7 @@ class _Persist:
         arrays = self.identified.arrays.values()
         graph = HighLevelGraph.merge(*(array.dask for array in arrays))
         info = describe_recipe(self.identified.tokens, graph, [array.name for array in arrays])
-        info = {**info, **self.info}
+        info = {**info, **self.describe(self.identified.fingerprinter)}
         return draft_manifest(
             self.identified.outline,
             self.identified.targets,

@@ -6,14 +6,17 @@ else of the other blocks.
 """
 
 from daskcache.chunks.checksums import checksum_of
-from daskcache.chunks.encoding import decode, encode, inner_ranges, read_part
+from daskcache.chunks.encoding import decode, encode, inner_ranges, read_inner_ranges, read_part
 from daskcache.chunks.grid import Grid, plan_grid
+from daskcache.chunks.hints import Access, Hints
 from daskcache.chunks.selection import Selection, is_basic
 from daskcache.chunks.spec import ChunkSpec, block_key, check_storable, chunk_id, group_of, storage_dtype
 
 __all__ = [
+    "Access",
     "ChunkSpec",
     "Grid",
+    "Hints",
     "Selection",
     "block_key",
     "check_storable",
@@ -25,6 +28,7 @@ __all__ = [
     "inner_ranges",
     "is_basic",
     "plan_grid",
+    "read_inner_ranges",
     "read_part",
     "storage_dtype",
 ]
