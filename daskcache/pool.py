@@ -22,6 +22,7 @@ from daskcache.chunks import (
     encode,
     inner_ranges,
     is_basic,
+    read_inner_ranges,
     read_part,
 )
 from daskcache.errors import CorruptChunkError, NotStoredError, StoreError
@@ -228,10 +229,9 @@ def look_up(block: StoredBlock) -> Receipt | None:
         return None
     inner = None
     if block.spec.inner_shape is not None:
-        data = stores.get(store, block.key)
-        if data is None:
+        inner = read_inner_ranges(store, block.key, block.spec)
+        if inner is None:
             return None
-        inner = inner_ranges(data, block.spec)
     return Receipt(block.group, block.id, size, None, inner, created=False, found=True)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from daskcache import stores
 from daskcache.catalog import Catalog, RunRecord, Wanted
-from daskcache.chunks import ChunkSpec, encode, group_of, inner_ranges
+from daskcache.chunks import ChunkSpec, encode, group_of, read_inner_ranges
 from daskcache.config import Codecs, Settings
 from daskcache.datasets import Outline, PackedBlocks, in_memory_blocks
 from daskcache.errors import EntryNotFoundError, SourceChangedError, StoreError
@@ -175,9 +175,11 @@ class Publication:
             checksums = np.zeros(len(variable.tokens), "<u4")
             digests = np.zeros((len(variable.tokens), 16), "u1")
             inner: list[tuple[int, int]] = []
+            # Readers who see blocks as a regular grid find the offsets in the objects.
+            has_offsets = variable.inline is None and variable.grid.kind == "inner"
             if variable.inline is None:
                 for block, stored in enumerate(PackedBlocks(self.settings.pool_root, variable)):
-                    receipt = self._look(listing, stored, given.get((number, block)))
+                    receipt = self._look(listing, stored, given.get((number, block)), has_offsets=has_offsets)
                     sizes[block] = receipt.size_bytes
                     place = int(stored.group, 16), stored.token, receipt.size_bytes
                     checksum, digest = (0, b"") if receipt.created else known.get(place, (0, b""))
@@ -185,7 +187,7 @@ class Publication:
                     if digest and (not receipt.checksum or checksum in (0, receipt.checksum)):
                         digests[block] = np.frombuffer(digest, "u1")
                     checksums[block] = receipt.checksum or checksum
-                    inner.extend(receipt.inner or ())
+                    inner.extend(receipt.inner or () if has_offsets else ())
             variables.append(
                 dataclasses.replace(
                     variable,
@@ -219,7 +221,9 @@ class Publication:
                 found[group, token.tobytes(), size_bytes] = checksum, digest
         return found
 
-    def _look(self, listing: Listing, block: StoredBlock, receipt: Receipt | None) -> Receipt:
+    def _look(
+        self, listing: Listing, block: StoredBlock, receipt: Receipt | None, *, has_offsets: bool
+    ) -> Receipt:
         found = listing.find(block)
         if found is None:
             raise BlocksGoneError(
@@ -229,9 +233,8 @@ class Publication:
         if receipt is not None:
             return receipt
         inner = None
-        if block.spec.inner_shape is not None:
-            data = stores.get(stores.open(block.root), block.key)
-            inner = inner_ranges(data, block.spec) if data is not None else None
+        if block.spec.inner_shape is not None and has_offsets:
+            inner = read_inner_ranges(stores.open(block.root), block.key, block.spec)
         return Receipt(block.group, block.id, found.size_bytes or 0, None, inner, created=False)
 
 

@@ -7,22 +7,24 @@ result is what Zarr writes for the real data type.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Buffer
 from typing import Any
 
 import numpy as np
 import zarr
 from zarr.abc.buffer import Buffer as ZarrBuffer
-from zarr.abc.store import Store
+from zarr.abc.store import Store, SuffixByteRequest
 from zarr.buffer import default_buffer_prototype
 
-from daskcache.chunks.direct import is_plain, pack, unpack
+from daskcache.chunks.direct import CHECKSUM_BYTES, is_plain, pack, unpack
 from daskcache.chunks.handles import RAW_DTYPES, Handle, ObjectInStore, borrowed
 from daskcache.chunks.selection import Selection
 from daskcache.chunks.spec import STRING, ChunkSpec, check_storable, storage_dtype
 from daskcache.errors import CorruptChunkError, InvalidInputError, NotStoredError, UncacheableError
+from daskcache.stores import get
 
-__all__ = ["decode", "encode", "inner_ranges", "read_part"]
+__all__ = ["decode", "encode", "inner_ranges", "read_inner_ranges", "read_part"]
 
 # What codecs raise at bytes that are not theirs. Never OSError or MemoryError: those say nothing of the bytes.
 _MALFORMED = (ValueError, TypeError, RuntimeError, KeyError, IndexError, EOFError, OverflowError)
@@ -172,7 +174,7 @@ def inner_ranges(data: Buffer, spec: ChunkSpec) -> tuple[tuple[int, int], ...]:
     Parameters
     ----------
     data : buffer
-        The whole object.
+        The object, or the end of it.
     spec : ChunkSpec
         How it was encoded, with inner chunks.
 
@@ -187,12 +189,54 @@ def inner_ranges(data: Buffer, spec: ChunkSpec) -> tuple[tuple[int, int], ...]:
     >>> len(inner_ranges(encode(np.arange(4), spec), spec))
     2
     """
-    inner = spec.inner_shape or spec.chunk_shape
-    lengths = [length // part for length, part in zip(spec.chunk_shape, inner, strict=True)]
-    # The index ends the shard: two little-endian words for each inner chunk, then four bytes of checksum.
-    nbytes = 16 * int(np.prod(lengths))
-    index = np.frombuffer(memoryview(data)[-4 - nbytes : -4], "<u8").reshape(-1, 2)
+    index = np.frombuffer(memoryview(data)[-_index_bytes(spec) : -CHECKSUM_BYTES], "<u8").reshape(-1, 2)
     return tuple((int(offset), int(size)) for offset, size in index)
+
+
+def read_inner_ranges(store: Store, key: str, spec: ChunkSpec) -> tuple[tuple[int, int], ...] | None:
+    """Read from the end of a sharded block's object where its inner chunks lie.
+
+    Parameters
+    ----------
+    store : zarr.abc.store.Store
+        Where the object lies.
+    key : str
+        Its key.
+    spec : ChunkSpec
+        How it was encoded, with inner chunks.
+
+    Returns
+    -------
+    tuple of (int, int) or None
+        As `inner_ranges` gives them; None where there is no such object.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be read.
+
+    Notes
+    -----
+    One request, for the shard's index alone.
+
+    Examples
+    --------
+    >>> from daskcache import stores
+    >>> spec = ChunkSpec.for_block("i8", (4,), inner_shape=(2,))
+    >>> store = stores.open("memory://doc-inner")
+    >>> stores.put(store, "a", encode(np.arange(4), spec))
+    >>> len(read_inner_ranges(store, "a", spec))
+    2
+    """
+    tail = get(store, key, SuffixByteRequest(_index_bytes(spec)))
+    return None if tail is None else inner_ranges(tail, spec)
+
+
+def _index_bytes(spec: ChunkSpec) -> int:
+    # Two words for each inner chunk, and a checksum.
+    inner = spec.inner_shape or spec.chunk_shape
+    count = math.prod(length // part for length, part in zip(spec.chunk_shape, inner, strict=True))
+    return 16 * count + CHECKSUM_BYTES
 
 
 def _check_block(block: np.ndarray[Any, Any], spec: ChunkSpec) -> None:
