@@ -1,0 +1,1 @@
+"""Processors: what is done to arguments and results of functions, cached or not."""
