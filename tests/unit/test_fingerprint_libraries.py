@@ -47,8 +47,9 @@ def test_same_in_every_process_and_other_for_every_value(
     pytest.importorskip(library)
     here = digests(library)
     assert not [name for name, digest in here.items() if digest.startswith("refused")]
-    first, second = ({name: other.get(f"{library}: {name}") for name in here} for other in elsewhere)
+    first, second = ({name: other[f"{library}: {name}"] for name in here} for other in elsewhere)
     assert first == second
+    assert here == first
     assert len(set(here.values())) == len(here)
 
 
