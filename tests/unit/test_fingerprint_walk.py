@@ -22,6 +22,7 @@ from daskcache.config import Settings
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.fingerprint import Fingerprinter, arrays, fingerprint, register
 from tests.unit.test_fingerprint_objects import DATASET, Options, double
+from tests.workspace import Workspace
 
 
 def generate() -> Iterator[int]:
@@ -201,16 +202,50 @@ def test_registered_types(monkeypatch: pytest.MonkeyPatch) -> None:
             register(bad)  # type: ignore[arg-type]
 
 
+def test_a_type_is_registered_by_name_before_it_is_imported(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a library that a process may never import, and for the subclasses that it has or the user makes."""
+    from daskcache.fingerprint import rules
+
+    monkeypatch.setattr(rules, "_by_name", {})
+    source = """
+        import threading
+
+        class Probe:
+            def __init__(self, depth):
+                self.depth, self.session = depth, threading.local()
+
+        class Deep(Probe):
+            pass
+    """
+    register("probes_of_a_library.Probe", lambda probe: probe.depth)
+    assert "probes_of_a_library" not in sys.modules
+    workspace.write({"probes_of_a_library.py": source})
+    module = workspace.load("probes_of_a_library")
+
+    class Mine(module.Probe):  # type: ignore[misc, name-defined]
+        pass
+
+    def make() -> list[Any]:
+        return [module.Probe(1), module.Probe(2), module.Deep(1), Mine(1)]
+
+    found = [fingerprint(probe) for probe in make()]
+    assert len(set(found)) == len(found)
+    assert found == [fingerprint(probe) for probe in make()]
+
+
 def test_containers_are_merkle_nodes() -> None:
     walk = Fingerprinter(salt="s")
     parts = [walk.fingerprint(value) for value in (1, "a", [2.5])]
     assert walk.fingerprint([1, "a", [2.5]]) == walk.combine(b"list", parts)
     assert walk.fingerprint((1, "a", [2.5])) == walk.combine(b"tuple", parts)
     assert walk.fingerprint({1, "a"}) == walk.combine(b"set", sorted(parts[:2]))
-    pairs = sorted([(walk.fingerprint("k"), parts[0]), (walk.fingerprint(3), parts[2])])
-    assert walk.fingerprint({3: [2.5], "k": 1}) == walk.combine(
-        b"dict", [part for pair in pairs for part in pair]
-    )
+    pairs = [(walk.fingerprint(key), part) for key, part in ((3, parts[2]), ("k", parts[0]))]
+    # In the dict's own order.
+    for order in (pairs, pairs[::-1]):
+        mapping = {3: [2.5], "k": 1} if order is pairs else {"k": 1, 3: [2.5]}
+        assert walk.fingerprint(mapping) == walk.combine(b"dict", [part for pair in order for part in pair])
 
 
 def test_what_is_plain_agrees_however_deep_it_lies() -> None:

@@ -102,13 +102,40 @@ def test_attributes_and_names_of_dimensions_do_not_count(tmp_path: Path, consoli
     assert after == before
 
 
-def test_decoding_counts(tmp_path: Path) -> None:
-    write(tmp_path / "z", make_dataset())
-    opened = [open_zarr(tmp_path / "z", chunks={}, mask_and_scale=scale).packed for scale in (True, False)]
-    assert digests_of(opened[0]) != digests_of(opened[1])
-    before = digests_of(opened[0])
-    zarr.open_array(tmp_path / "z" / "packed").attrs["scale_factor"] = 0.25
-    assert digests_of(open_zarr(tmp_path / "z", chunks={}, consolidated=False).packed) != before
+@pytest.mark.parametrize("consolidated", [True, False])
+@pytest.mark.parametrize(
+    ("variable", "option", "attribute", "value"),
+    [
+        ("packed", {"mask_and_scale": False}, "scale_factor", 0.25),
+        ("packed", {"decode_cf": False}, "add_offset", 2.0),
+        ("when", {"decode_times": False}, "units", "days since 2002-01-01"),
+        ("when", {"decode_times": xr.coders.CFDatetimeCoder(use_cftime=True)}, "calendar", "noleap"),
+        ("when", {"decode_times": xr.coders.CFDatetimeCoder(time_unit="s")}, "units", "hours since 2001-01-01"),
+    ],
+)  # fmt: skip
+def test_how_xarray_decodes_counts(
+    tmp_path: Path,
+    variable: str,
+    option: dict[str, Any],
+    attribute: str,
+    value: Any,
+    consolidated: bool,
+) -> None:
+    """An option and an attribute that make other values of the same chunks; what is not decoded stays as it is."""
+    make_dataset().to_zarr(tmp_path / "z", encoding=ENCODING, zarr_format=2, consolidated=consolidated)
+
+    def digests(name: str, **options: Any) -> list[bytes]:
+        return digests_of(open_zarr(tmp_path / "z", chunks={}, consolidated=consolidated, **options)[name])
+
+    before, beside = digests(variable), digests("t")
+    assert digests(variable) == before
+    assert not set(digests(variable, **option)) & set(before)
+    assert digests("t", **option) == beside
+    zarr.open_array(tmp_path / "z" / variable).attrs[attribute] = value
+    if consolidated:
+        zarr.consolidate_metadata(tmp_path / "z")
+    assert not set(digests(variable)) & set(before)
+    assert digests("t") == beside
 
 
 def test_metadata_of_chunks_count() -> None:
