@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import pickle
 import sys
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 __all__ = [
     "TOPIC",
     "client",
+    "dumps",
     "find_lacking",
+    "find_lacking_here",
     "forward_warning",
     "future_type",
     "is_over",
@@ -30,6 +34,7 @@ TOPIC = "daskcache"
 
 _SUBSCRIBED = "_daskcache_is_subscribed"
 _ASKED = "_daskcache_asked"
+_PATIENCE_S = 10.0
 
 
 def _distributed() -> Any:
@@ -213,6 +218,84 @@ def find_lacking(whose: Any) -> list[str]:
     if not lacking:
         setattr(whose, _ASKED, workers)
     return lacking
+
+
+def find_lacking_here() -> list[str]:
+    """Find, on the scheduler that runs in this process, workers of its own that have no daskcache.
+
+    Returns
+    -------
+    list of str
+        Their addresses. Each worker is asked until it has said that it has it; who does not answer is not counted.
+
+    Examples
+    --------
+    >>> find_lacking_here()
+    []
+    """
+    found = scheduler()
+    if found is None or _is_in_event_loop():
+        return []
+    asked = _equipped.setdefault(found, set())
+    workers = [address for address in found.workers if address not in asked]
+    if not workers:
+        return []
+    question = {"op": "run", "function": pickle.dumps(find_spec), "args": pickle.dumps((__package__,))}
+    asking = asyncio.run_coroutine_threadsafe(
+        found.broadcast(msg=question, workers=workers, on_error="ignore"), found.loop.asyncio_loop
+    )
+    try:
+        answers = asking.result(_PATIENCE_S)
+    except TimeoutError:
+        asking.cancel()
+        return []
+    lacking = [address for address, answer in answers.items() if _is_lacking(answer)]
+    asked.update(answers.keys() - set(lacking))
+    return sorted(lacking)
+
+
+_equipped: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()
+
+
+def _is_in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _is_lacking(answer: Mapping[str, Any]) -> bool:
+    if answer["status"] != "OK":
+        return True
+    # A scheduler leaves what its workers send as it came.
+    protocol = _distributed().protocol
+    result = answer["result"]
+    if isinstance(result, protocol.Serialized):
+        result = protocol.deserialize(result.header, result.frames)
+    return getattr(result, "data", result) is None
+
+
+def dumps(thing: Any) -> bytes:
+    """Pickle something as it would be for a worker.
+
+    Parameters
+    ----------
+    thing : object
+        A task.
+
+    Returns
+    -------
+    bytes
+        The pickle, without what goes beside it.
+
+    Examples
+    --------
+    >>> b"numpy" in dumps([1, 2])
+    False
+    """
+    data: bytes = _distributed().protocol.pickle.dumps(thing)
+    return data
 
 
 @contextlib.contextmanager

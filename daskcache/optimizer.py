@@ -28,6 +28,7 @@ from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
 from daskcache.graph import substitute, without_doubles
 from daskcache.guards import guard_sources
+from daskcache.lacking import run_plainly
 from daskcache.outputs import find_outputs, keep_layer, keep_task
 from daskcache.plan import Plan, Target, make_plan
 from daskcache.records import describe_recipe
@@ -87,15 +88,18 @@ class Optimizer:
         Returns
         -------
         HighLevelGraph or Mapping
-            What dask's optimizer makes of the rewritten graph. Where the store cannot be reached, of the graph as it
-            was, with one warning.
+            What dask's optimizer makes of the rewritten graph. Where the store cannot be reached, or the pass runs on a
+            scheduler that has workers without daskcache, of the graph as it was, with one warning.
         """
+        optimize: Any = self.chained or dask.array.optimization.optimize
+        lacking = [] if self.client is None else cluster.find_lacking_here()
+        if lacking:
+            return run_plainly(optimize, dsk, keys, lacking, self.origin, **kwargs)
         weighing: Callable[[Any], Any] = _leave
         try:
             dsk, weighing = _rewrite(dsk, keys, self.settings, self.client, self.origin)
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
-        optimize: Any = self.chained or dask.array.optimization.optimize
         optimized = look_first(optimize(dsk, keys, **kwargs), set(flatten([keys], container=(list, set))))
         return weighing(optimized)
 

@@ -24,17 +24,23 @@ SETTINGS = {
     "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD": "spawn",
     "DASK_DISTRIBUTED__DEPLOY__LOST_WORKER_TIMEOUT": "1s",
 }
-# What stands for a machine on which the package is not installed.
+# What stands for a machine on which the package is not installed. Its own entry point, which dask loads, is left.
 WITHOUT_PACKAGE = """
 import sys
+from importlib.util import find_spec
 
 class Lacking:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] == "daskcache":
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Lacking)
+    def find_spec(self, name, path=None, target=None):
+        return None if name.partition(".")[0] == "daskcache" else self.finder.find_spec(name, path, target)
+
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+sys.meta_path[:] = map(Lacking, sys.meta_path)
+assert find_spec("daskcache") is None
 """
 
 

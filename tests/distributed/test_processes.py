@@ -14,7 +14,7 @@ pytest.importorskip("distributed")
 from distributed import Client, futures_of
 
 import daskcache
-from daskcache.errors import DaskcacheError, DaskcacheWarning, NotStoredError
+from daskcache.errors import DaskcacheWarning, NotStoredError
 from tests import producers
 from tests.clusters import processes
 from tests.producers import count, doubled, objects, produced, slowly
@@ -242,41 +242,3 @@ def test_a_nanny_that_restarts_its_worker(cluster, client, store_root, directory
     check(kept, x, store_root)
     assert len(list(store_root.rglob("*.partial"))) == 1
     cluster.kill_workers()
-
-
-def test_a_scheduler_without_the_package(tmp_path, store_root):
-    with processes(tmp_path, 0) as bare:
-        bare.stop()
-        bare.start_scheduler(package=False)
-        with bare.client() as client, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with pytest.raises(
-                DaskcacheError, match="has no daskcache: nothing was stored; install it there"
-            ):
-                daskcache.persist(doubled(), "x")
-            with daskcache.activate(), pytest.raises(RuntimeError) as caught:
-                daskcache.checkpoint(doubled(), "x").compute()
-            assert "No module named 'daskcache'" in chain_of(caught.value)
-            assert client.status == "running"
-    assert not objects(store_root)
-
-
-def test_a_worker_without_the_package(tmp_path, store_root):
-    with processes(tmp_path, 0) as bare:
-        bare.start_worker(package=False)
-        with bare.client(1), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with pytest.raises(
-                DaskcacheError, match="workers without daskcache; nothing was stored; install it there"
-            ):
-                daskcache.persist(da.arange(12, chunks=3) * 2, "x")
-        assert not any(worker.poll() for worker in bare.workers)
-    assert not objects(store_root)
-
-
-def chain_of(error):
-    texts = []
-    while error is not None:
-        texts.append(str(error))
-        error = error.__cause__ or error.__context__
-    return "\n".join(texts)
