@@ -19,6 +19,7 @@ from daskcache.datasets import assemble
 from daskcache.errors import InvalidInputError, MissingExtraError
 from daskcache.export.copy import copy_chunks
 from daskcache.manifest import UNNAMED, Manifest, to_kerchunk
+from daskcache.stores.remote import PROBE
 
 __all__ = ["FORMATS", "export"]
 
@@ -52,7 +53,7 @@ def export(
     entry : str
         The name.
     target : str or path
-        Where nothing is yet. Also a URL for ``zarr``.
+        Where nothing is yet. Also a URL for ``zarr`` and ``zarr2``, which the configured storage options open.
     format : {"zarr", "zarr2", "netcdf", "kerchunk", "icechunk"}, optional
         A Zarr store of version 3 or 2, a NetCDF-4 file, a kerchunk reference set or an Icechunk repository; these two
         refer to the objects of the pool and copy none. By default as the target's name ends: ``.zarr``, ``.nc``,
@@ -85,7 +86,7 @@ def export(
     Notes
     -----
     Blocks are streamed, some at a time. A local target appears whole or not at all; in a bucket the metadata of a Zarr
-    store come last. Zarr 3 is a copy of the pool's objects as they are, without decoding any: a block's chunks stay
+    3 store come last. Zarr 3 is a copy of the pool's objects as they are, without decoding any: a block's chunks stay
     its chunks. For Zarr 2 and NetCDF they are decoded and written by xarray. Beyond 200,000 blocks Icechunk is the form
     that plain readers open quickly.
 
@@ -109,16 +110,19 @@ def export(
     catalog = Catalog.of(settings)
     manifest = catalog.open(entry, version)
     root = catalog.root_of(manifest)
-    if chosen == "zarr" and "://" in target:
-        remote = stores.open(target)
+    if "://" in target and not target.startswith("file://"):
+        if chosen not in ("zarr", "zarr2"):
+            raise InvalidInputError(
+                f"{chosen} is written to local paths only, and the target is {stores.describe(target)}; write it to a "
+                "path and copy it, or choose zarr or zarr2"
+            )
+        remote = stores.open(Settings.from_config(store=target, namespace=namespace).store)
         if stores.list_dirs(remote, "c") or _is_there(remote):
             raise _in_the_way(target)
-        copy_chunks(manifest, root, remote)
+        (copy_chunks if chosen == "zarr" else _write_zarr2)(manifest, root, remote)
+        # Readers of Zarr take it for a part of the store that is broken.
+        stores.delete(remote, PROBE)
         return target
-    if "://" in target:
-        raise InvalidInputError(
-            f"{chosen} is written to local paths only, and the target is {stores.describe(target)}"
-        )
     path = os.path.abspath(os.path.expanduser(target))
     if os.path.lexists(path):
         raise _in_the_way(path)
@@ -166,8 +170,8 @@ def _write_file(path: str, data: bytes) -> None:
         file.write(data)
 
 
-def _write_zarr2(manifest: Manifest, root: str, path: str) -> None:
-    _regular(_as_xarray(manifest, root)).to_zarr(path, zarr_format=2, consolidated=True)
+def _write_zarr2(manifest: Manifest, root: str, target: Any) -> None:
+    _regular(_as_xarray(manifest, root)).to_zarr(target, zarr_format=2, consolidated=True)
 
 
 def _write_netcdf(manifest: Manifest, root: str, path: str) -> None:

@@ -70,20 +70,25 @@ class _Inside(_Next):  # type: ignore[misc]
     async def list_prefix(self, prefix: str) -> AsyncGenerator[str]:
         """List the keys under a prefix."""
         async for key in super().list_prefix(check_inside(prefix)):
-            if not key.endswith(PARTIAL):
+            if not _is_ours(key):
                 yield key
 
     async def list_dir(self, prefix: str) -> AsyncGenerator[str]:
         """List what lies directly under a prefix."""
         async for name in super().list_dir(check_inside(prefix)):
-            if not name.endswith(PARTIAL):
+            if not _is_ours(name):
                 yield name
 
     async def list(self) -> AsyncGenerator[str]:
         """List all keys."""
         async for key in super().list():
-            if not key.endswith(PARTIAL):
+            if not _is_ours(key):
                 yield key
+
+
+def _is_ours(key: str) -> bool:
+    """Tell what no reader of Zarr knows: objects that are being written, and what servers are asked with."""
+    return key.endswith(PARTIAL) or key.rpartition("/")[2] == remote.PROBE
 
 
 class DiskStore(_Inside, LocalStore):

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,6 +217,7 @@ class Faulty:
         lock = threading.Lock()
         self.faults: dict[str, int] = {"500": 0, "503": 0, "stalled": 0}
         self.requests = self.conditional = 0
+        self.methods: Counter[str] = Counter()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -228,6 +230,7 @@ class Faulty:
                 body = self._body()
                 with lock:
                     proxy.requests += 1
+                    proxy.methods[self.command] += 1
                     fault = chance.choice([*proxy.faults]) if chance.random() < share else None
                     if fault:
                         proxy.faults[fault] += 1

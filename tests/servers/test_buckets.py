@@ -103,6 +103,7 @@ def test_whether_a_server_keeps_the_condition_is_asked_once(bucket: Bucket) -> N
     kept = store._daskcache_creates
     assert kept or bucket.scheme == "gs", "S3's servers keep it"
     assert stores.exists(store, PROBE)
+    assert [*stores.drive.walk(store, "")] == ["a"]
 
 
 @pytest.mark.parametrize("conditions", ["ignored", "unknown"])

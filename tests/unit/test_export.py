@@ -139,11 +139,12 @@ def test_what_is_there_stays(chosen: str, tmp_path: Path) -> None:
 def test_a_url(tmp_path: Path) -> None:
     ds = sample()
     daskcache.persist(ds, "sample")
-    target = f"memory://{tmp_path.name}.zarr"
-    daskcache.export("sample", target)
-    xr.testing.assert_equal(xr.open_zarr(stores.open(target)).load(), ds.compute())
-    with pytest.raises(InvalidInputError, match="already"):
-        daskcache.export("sample", target)
+    for form in ("zarr", "zarr2"):
+        target = f"memory://{tmp_path.name}-{form}.zarr"
+        daskcache.export("sample", target, format=form)
+        xr.testing.assert_equal(xr.open_zarr(stores.open(target)).load(), ds.compute())
+        with pytest.raises(InvalidInputError, match="already"):
+            daskcache.export("sample", target, format=form)
     with pytest.raises(InvalidInputError, match="local paths only"):
         daskcache.export("sample", "s3://bucket/x.nc")
 
