@@ -1,4 +1,4 @@
-"""Verification: does the store hold what its manifests say?"""
+"""Verification: whether the store holds what its manifests say."""
 
 from __future__ import annotations
 

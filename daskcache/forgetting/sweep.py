@@ -159,15 +159,15 @@ def sweep(
     now, sleep : callable, optional
         The clock of this process, which measures how long things take; ages are told by the store's.
 
-    Yields
-    ------
-    str
-        What was done, between any two requests that others may come between.
-
     Returns
     -------
     Swept
         What it came to.
+
+    Yields
+    ------
+    str
+        What was done, between any two requests that others may come between.
     """
     store = stores.open(pool.pool_root)
     lease = None if dry_run else Lease.take(store, now)
