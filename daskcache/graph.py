@@ -263,7 +263,7 @@ def substitute(
             for task in tasks.values()
             if isinstance(task, GraphNode)
             for dep in task.dependencies
-            if dep in owner and owner[dep] != name
+            if dep in owner and dep not in tasks
         }
     return HighLevelGraph(layers, dependencies)
 
@@ -371,14 +371,9 @@ def _by_layer(dsk: HighLevelGraph, plan: Plan) -> dict[str, list[Key]]:
             else:
                 found.setdefault(name, []).append(key)
     for name, layer in dsk.layers.items():
-        if not others:
-            break
-        if isinstance(layer, Blockwise):
-            continue
-        held = others.intersection(layer.keys())
-        if held:
+        # Several layers may hold one task: of dask's LU decomposition all three hold all tasks.
+        if not isinstance(layer, Blockwise) and (held := others.intersection(layer.keys())):
             found[name] = list(held)
-            others -= held
     return found
 
 

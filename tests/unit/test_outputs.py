@@ -104,6 +104,19 @@ def test_outputs_that_need_each_other(store_root, policy):
                 assert np.asarray(result).tolist() == [1, 2, -1, -2, -1, -2]
 
 
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+def test_layers_that_hold_the_same_tasks(store_root, policy):
+    """Of an LU decomposition each of three layers holds all tasks, and what is made of them names all three."""
+    values = np.random.default_rng(0).random((6, 6)) + np.eye(6)
+    with daskcache.activate(policy=policy), dask.config.set(scheduler="sync"):
+        for _ in ("cold", "warm"):
+            x = da.from_array(values, chunks=3)
+            p, lower, upper = dask.persist(*da.linalg.lu(x))
+            assert np.allclose(p @ lower @ upper, values)
+            assert np.allclose(da.linalg.inv(x).persist(), np.linalg.inv(values))
+            assert np.allclose(da.linalg.solve(x, x[0]).compute(), np.linalg.solve(values, values[0]))
+
+
 def test_explicit_loads_by_xarray(store_root):
     """``Dataset.compute`` and ``load`` give several arrays to one call."""
     with daskcache.activate(policy="outputs"):
