@@ -23,6 +23,7 @@ from daskcache.explain import explain
 from daskcache.export import export
 from daskcache.fingerprint import effect, fingerprint_as, source, version
 from daskcache.forgetting import clear, expire, gc
+from daskcache.functions import cache, options
 from daskcache.identity import token
 from daskcache.lazy import checkpoint
 from daskcache.lazy import open_entry as open  # noqa: A004
@@ -48,6 +49,7 @@ __all__ = [
     "StoreFullError",
     "UncacheableError",
     "activate",
+    "cache",
     "checkpoint",
     "clear",
     "deactivate",
@@ -59,6 +61,7 @@ __all__ = [
     "gc",
     "last_run",
     "open",
+    "options",
     "persist",
     "secret",
     "source",

@@ -420,7 +420,8 @@ class Catalog:
         0
         """
         check_format(self._store())
-        entries = walk_entries(self._store(), self.namespace)
+        # Results of functions' calls are found by their calls, and would cost two requests each in every pass.
+        entries = walk_entries(self._store(), self.namespace, calls=False)
         return newest_tokens(
             (self.runs.pool_root, self.namespace), entries, self.latest, self._read, self.pool
         )

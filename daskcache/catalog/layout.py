@@ -14,6 +14,7 @@ from daskcache.errors import InvalidInputError, StoreError
 from daskcache.names import check_namespace
 
 __all__ = [
+    "CALL",
     "FORMAT",
     "NAMESPACES",
     "RUNS",
@@ -41,6 +42,9 @@ VERSIONS = "@"
 
 TOMBSTONE = ".dropped"
 """How the index of a version is called that was dropped: it protects blocks for one grace period more."""
+
+CALL = "call-"
+"""How the last part of an entry's name begins that holds the result of a function's call."""
 
 USED = ".used"
 """How a version's note of its last use ends."""
@@ -114,7 +118,7 @@ def entry_key(namespace: str, entry: str, name: str = "") -> str:
     return f"{NAMESPACES}/{namespace}/{entry}/{VERSIONS}{'/' if name else ''}{name}"
 
 
-def walk_entries(store: Store, namespace: str) -> Iterator[str]:
+def walk_entries(store: Store, namespace: str, *, calls: bool = True) -> Iterator[str]:
     """Find the entries of a namespace that have a directory of versions.
 
     Parameters
@@ -123,6 +127,8 @@ def walk_entries(store: Store, namespace: str) -> Iterator[str]:
         The store.
     namespace : str
         A namespace that was checked.
+    calls : bool, optional
+        Whether the results of functions' calls are among them, of which there may be very many.
 
     Yields
     ------
@@ -150,7 +156,11 @@ def walk_entries(store: Store, namespace: str) -> Iterator[str]:
         if name and VERSIONS in inside:
             yield name
         # In sorted order, for where several entries have a token the first one's block is used.
-        names += [f"{name}/{part}" if name else part for part in reversed(inside) if is_segment(part)]
+        names += [
+            f"{name}/{part}" if name else part
+            for part in reversed(inside)
+            if is_segment(part) and (calls or not part.startswith(CALL))
+        ]
 
 
 def run_key(run: str) -> str:

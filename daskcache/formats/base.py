@@ -144,13 +144,11 @@ def find_format(value: Any, name: str | None = None) -> Format:
     'json'
     """
     if name is not None:
-        form = _OWN.get(name) or _FORMATS.get(name)
+        form = _known(name)
         if form is None:
             raise InvalidInputError(f"unknown format {name!r}; known are {sorted({*_OWN, *_FORMATS})}")
         if not form.accepts(value):
-            raise UncacheableError(
-                f"the format {name!r} does not take a value of type {_type_name(value)}"
-            )
+            raise UncacheableError(f"the format {name!r} does not take a value of type {_type_name(value)}")
         return form
     for form in (*reversed(_OWN.values()), *_FORMATS.values()):
         if not form.is_asked_for and form.accepts(value):
@@ -184,7 +182,7 @@ def get_format(name: str) -> Format:
     >>> get_format("json").kind
     'value'
     """
-    form = _OWN.get(name) or _FORMATS.get(name)
+    form = _known(name)
     if form is None:
         raise NotStoredError(
             f"it is stored in the format {name!r:.80}, which this process does not know; import what registers it "
@@ -218,6 +216,10 @@ def is_of_type(value: Any, module: str, *names: str) -> bool:
     """
     kind = type(value)
     return str(kind.__module__).partition(".")[0] == module and kind.__qualname__ in names
+
+
+def _known(name: str) -> Format | None:
+    return _OWN.get(name, _FORMATS.get(name))
 
 
 def _type_name(value: Any) -> str:

@@ -71,7 +71,7 @@ def draft_encoded(form: Format, encoded: Encoded, settings: Settings, info: Mapp
     return draft_manifest(described, {}, settings, Fingerprinter.from_settings(settings), info)
 
 
-def read_value(manifest: Manifest, root: str) -> Any:
+def read_value(manifest: Manifest, root: str, form: Format | None = None) -> Any:
     """Read the value of a manifest.
 
     Parameters
@@ -80,6 +80,8 @@ def read_value(manifest: Manifest, root: str) -> Any:
         Of the kind ``table`` or ``value``.
     root : str
         The store that holds its blocks.
+    form : Format, optional
+        One that this process need not know, where the manifest names it.
 
     Returns
     -------
@@ -99,7 +101,8 @@ def read_value(manifest: Manifest, root: str) -> Any:
     """
     if not isinstance(manifest.name, str):
         raise InvalidInputError(f"a manifest names the format {manifest.name!r:.80}; expected a text")
-    form = get_format(manifest.name)
+    if form is None or form.name != manifest.name:
+        form = get_format(manifest.name)
     parts = [read_part(variable, root) for variable in manifest.variables]
     return form.decode(parts, manifest.nodes[""].attrs)
 

@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time, timedelta
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,10 @@ def encode_value(value: Any) -> Any:
     if kind is decimal.Decimal:
         return {TAG: "decimal", "text": str(value)}
     if kind in (slice, range):
-        return {TAG: kind.__name__, "items": [encode_value(item) for item in (value.start, value.stop, value.step)]}
+        return {
+            TAG: kind.__name__,
+            "items": [encode_value(item) for item in (value.start, value.stop, value.step)],
+        }
     if kind is np.ndarray and value.dtype.kind == "O":
         raise UncacheableError("an array of objects has no JSON form; convert it to a list")
     if kind in _EXACT or (isinstance(value, np.generic) and kind.__module__ == "numpy"):
@@ -159,7 +163,8 @@ def _encode_instance(value: Any) -> dict[str, Any]:
             "its class in a module, or register a format with daskcache.formats.register"
         )
     if isinstance(value, enum.Enum):
-        if not isinstance(value.name, str) or kind.__members__.get(value.name) is not value:
+        # A combination of flags has no name, or one that names none of them.
+        if kind.__members__.get(str(value.name)) is not value:
             raise UncacheableError(f"{value!r} is no single member of its enumeration, and has no JSON form")
         return {TAG: "enum", **where, "member": value.name}
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
@@ -199,6 +204,10 @@ def _class_of(document: Mapping[str, Any], is_right: Callable[[type], bool]) -> 
     return found
 
 
+def _decode_items(make: Callable[[list[Any]], Any], document: Mapping[str, Any]) -> Any:
+    return make([decode_value(item) for item in document["items"]])
+
+
 def _decode_named(document: Mapping[str, Any]) -> Any:
     kind = _class_of(document, lambda kind: issubclass(kind, tuple) and hasattr(kind, "_fields"))
     items = [decode_value(item) for item in document["items"]]
@@ -231,10 +240,7 @@ def _decode_aware(document: Mapping[str, Any]) -> datetime:
 
 
 _DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    **{
-        kind.__name__: lambda document, make=make: make([decode_value(item) for item in document["items"]])
-        for kind, make in _SEQUENCES.items()
-    },
+    **{kind.__name__: partial(_decode_items, make) for kind, make in _SEQUENCES.items()},
     "dict": lambda document: {decode_value(key): decode_value(item) for key, item in document["items"]},
     "slice": lambda document: slice(*map(decode_value, document["items"])),
     "range": lambda document: range(*map(decode_value, document["items"])),

@@ -106,7 +106,7 @@ def decode_frame(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> pd.DataFra
     frame: pd.DataFrame = _read(parts[0]).to_pandas()
     for at, dtype in enumerate(attrs["dtypes"]):
         if str(frame.dtypes.iloc[at]) != dtype and dtype == "object":
-            frame.isetitem(at, frame.iloc[:, at].astype(object))
+            frame.isetitem(at, frame.iloc[:, at].astype(object).array)
     frame.index = _restore_index(frame.index, attrs["index"])
     if "labels" in attrs:
         labels, names = attrs["labels"], attrs["names"]
@@ -130,12 +130,13 @@ def _describe_index(index: pd.Index[Any]) -> dict[str, Any]:
 
 def _restore_index(index: pd.Index[Any], described: Mapping[str, Any]) -> pd.Index[Any]:
     if "range" in described:
-        return pd.RangeIndex(*described["range"], name=index.name)
+        start, stop, step = described["range"]
+        return pd.RangeIndex(start, stop, step, name=index.name)
     dtype = described.get("dtype")
     if dtype is not None and str(index.dtype) != dtype:
         index = index.astype(dtype)
     if "freq" in described and isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
-        index = type(index)(index, freq=described["freq"])  # type: ignore[assignment]
+        index = type(index)(index, freq=described["freq"])
     return index
 
 
@@ -155,13 +156,13 @@ def _difference(given: pd.DataFrame, found: pd.DataFrame) -> str:
 
 def _arrow() -> tuple[Any, Any]:
     try:
-        import pyarrow
-        import pyarrow.parquet
+        import pyarrow as pa
+        import pyarrow.parquet as pq
     except ImportError as error:
         raise MissingExtraError(
             "tables are stored as Parquet by pyarrow; pip install 'daskcache[dataframe]'"
         ) from error
-    return pyarrow, pyarrow.parquet
+    return pa, pq
 
 
 def _read(data: bytes) -> Any:
@@ -293,5 +294,11 @@ add_format(
 add_format(Format("arrow", "table", _of("pyarrow", "Table", "RecordBatch"), _encode_arrow, _decode_arrow))
 add_format(Format("polars", "table", _of("polars", "DataFrame", "Series"), _encode_polars, _decode_polars))
 add_format(
-    Format("geopandas", "table", _of("geopandas", "GeoDataFrame", "GeoSeries"), _encode_geopandas, _decode_geopandas)
+    Format(
+        "geopandas",
+        "table",
+        _of("geopandas", "GeoDataFrame", "GeoSeries"),
+        _encode_geopandas,
+        _decode_geopandas,
+    )
 )

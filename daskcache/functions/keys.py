@@ -1,0 +1,254 @@
+"""What a call is: its function's code and its arguments, normalised, as 20 bytes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+from dask.base import is_dask_collection
+from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph
+
+from daskcache.catalog.layout import CALL
+from daskcache.config import Settings
+from daskcache.dask_internals import lower
+from daskcache.errors import InvalidInputError, UncacheableError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint.declared_files import DeclaredSource
+from daskcache.fingerprint.files import see_file
+from daskcache.fingerprint.registry import Node, handles
+from daskcache.futures import identify_futures
+from daskcache.tokens import GraphTokens
+
+__all__ = ["Call", "Function", "entry_name"]
+
+_PLACEHOLDER = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
+# Of openers, those that read nothing but labels: what they opened shows in the graph of the result.
+_LAZY_OPENERS = re.compile(r"reads a file \((xarray\.open_|zarr\.open)")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a cached function."""
+
+    entry: str
+    """Where its result lies."""
+    function: bytes
+    """The identity of the function's code, 20 bytes."""
+    arguments: bytes
+    """That of its arguments."""
+    key: bytes
+    """That of the call."""
+    opens: bool
+    """Whether its code opens files, which have to show in what it returns."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what a manifest says of it: digests alone."""
+        return {
+            "key": self.key.hex(),
+            "function": self.function.hex(),
+            "arguments": self.arguments.hex(),
+        }
+
+
+class Function:
+    """A function as something that has an identity, with what its definition lets count.
+
+    Parameters
+    ----------
+    func : function
+        The user's.
+    name : str or None
+        What its entries are called.
+    version : str or None
+        Counts beside the code.
+    cache_args : tuple of str or None
+        The only arguments that count.
+    ignore : tuple of str
+        Arguments that do not.
+    sources : tuple of DeclaredSource
+        What it reads by itself.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        name: str | None,
+        version: str | None,
+        cache_args: tuple[str, ...] | None,
+        ignore: tuple[str, ...],
+        sources: tuple[DeclaredSource, ...],
+    ) -> None:
+        self.func = func
+        self.name = entry_name(func) if name is None else name
+        self.version = version
+        self.sources = sources
+        self.signature = inspect.signature(func)
+        known = self.signature.parameters.keys()
+        unknown = {*(cache_args or ()), *ignore} - known
+        has_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in self.signature.parameters.values())
+        if unknown and not has_any:
+            raise InvalidInputError(
+                f"{func.__qualname__} has no parameters {sorted(unknown)}, which cache_args or ignore name; it has "
+                f"{sorted(known)}"
+            )
+        self._cache_args = cache_args
+        self._ignore = frozenset(ignore)
+
+    def flatten(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Give further keywords of a call their own names.
+
+        Parameters
+        ----------
+        arguments : mapping
+            By the names of the parameters.
+
+        Returns
+        -------
+        dict
+            By their own names.
+        """
+        found: dict[str, Any] = {}
+        for name, value in arguments.items():
+            parameter = self.signature.parameters.get(name)
+            if parameter is not None and parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                # A parameter of the same name can only be one that is given by position alone.
+                found |= {f"**{word}" if word in found else word: held for word, held in value.items()}
+            else:
+                found[name] = value
+        return found
+
+    def counted(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Give those of a call's arguments that count.
+
+        Parameters
+        ----------
+        arguments : mapping
+            By name, defaults included.
+
+        Returns
+        -------
+        dict
+            By name.
+        """
+        arguments = self.flatten(arguments)
+        names = arguments.keys() if self._cache_args is None else self._cache_args
+        return {name: arguments[name] for name in names if name in arguments and name not in self._ignore}
+
+    def identify(self, arguments: Mapping[str, Any], settings: Settings) -> Call:
+        """Say what a call is.
+
+        Parameters
+        ----------
+        arguments : mapping
+            By name, defaults included.
+        settings : Settings
+            The token rules.
+
+        Returns
+        -------
+        Call
+            Its key.
+
+        Raises
+        ------
+        UncacheableError
+            The code or an argument has no deterministic identity; the message says why.
+        """
+        code, opens = self._identify_code(settings)
+        fingerprinter = Fingerprinter.from_settings(settings)
+        fingerprinter.dask_collection = lambda held: _digest_collection(held, settings)
+        parts = []
+        for name, value in self.counted(arguments).items():
+            try:
+                parts += [fingerprinter.fingerprint(name), fingerprinter.fingerprint(value)]
+            except UncacheableError as error:
+                raise error.within(f"argument {name!r} of {self.name}") from None
+        given = fingerprinter.combine(b"arguments", parts)
+        key = fingerprinter.combine(b"call", [fingerprinter.fingerprint(self.name), code, given])
+        return Call(f"{self.name}/{CALL}{key.hex()}", code, given, key, opens)
+
+    def _identify_code(self, settings: Settings) -> tuple[bytes, bool]:
+        fingerprinter = Fingerprinter.from_settings(settings)
+        opens = False
+        if self.sources:
+            code = fingerprinter.fingerprint_reading(self.func)
+        else:
+            try:
+                code = fingerprinter.fingerprint(self.func)
+            except UncacheableError as error:
+                if _LAZY_OPENERS.search(error.message) is None:
+                    raise
+                # What it opens has to show in its result; see `daskcache.functions.sources`.
+                code = Fingerprinter.from_settings(settings).fingerprint_reading(self.func)
+                opens = True
+        files = [see_file(fingerprinter, one.file)[0] for one in self.sources]
+        parts = [code, fingerprinter.fingerprint(self.version), *files]
+        return fingerprinter.combine(b"cached function", parts), opens
+
+
+def entry_name(func: Callable[..., Any]) -> str:
+    """Name the entries of a function: by its module and qualified name, without what no path may hold.
+
+    Parameters
+    ----------
+    func : callable
+        A function.
+
+    Returns
+    -------
+    str
+        One segment of a path.
+
+    Examples
+    --------
+    >>> def regrid(): ...
+    >>> entry_name(regrid).endswith(".regrid")
+    True
+    >>> entry_name(lambda: 0).endswith(".lambda")
+    True
+    """
+    module = getattr(func, "__module__", None) or "__main__"
+    qualname = getattr(func, "__qualname__", type(func).__qualname__)
+    text = f"{module}.{qualname}".replace("<locals>.", "").replace("<lambda>", "lambda")
+    return _PLACEHOLDER.sub("-", text).strip(".-")[-180:].strip(".-") or "function"
+
+
+def _digest_collection(value: Any, settings: Settings) -> bytes:
+    """Give the identity of a dask collection: the tokens of its blocks, their shape, and what it says that it holds."""
+    if not is_dask_collection(value):
+        raise UncacheableError(f"{type(value)} is no dask collection")
+    # Another one than the walk's, which is in the middle of something.
+    fingerprinter = Fingerprinter.from_settings(settings)
+    if isinstance(value, da.Array):
+        value = lower(value)
+        described: tuple[Any, ...] = ("array", str(value.dtype), value.dtype.metadata, value.chunks)
+    elif hasattr(value, "_meta") and hasattr(value, "divisions"):
+        described = ("frame", type(value).__qualname__, value._meta, value.divisions)
+    else:
+        described = (type(value).__module__, type(value).__qualname__)
+    graph = value.__dask_graph__()
+    known = identify_futures(graph, settings) if isinstance(graph, HighLevelGraph) else {}
+    tokens = GraphTokens(graph, fingerprinter, known)
+    found = []
+    for key in flatten(value.__dask_keys__()):
+        token = tokens.token(key)
+        if token is None:
+            reason = tokens.reason(key)
+            raise reason if reason is not None else UncacheableError(f"{key} has no identity")
+        found.append(token)
+    return fingerprinter.combine(b"collection", [fingerprinter.fingerprint(described), *found])
+
+
+@handles("daskcache:CachedFunction")
+def _cached_function(fp: Fingerprinter, obj: Any) -> Node:
+    """A cached function is what it computes, for those that call it."""
+    version, sources = obj.function.version, obj.function.sources
+    if sources and not fp.may_read:
+        code = fp.fingerprint_reading(obj.__wrapped__)
+        return Node((version, *sources), lambda parts: fp.combine(b"cached", [code, *parts]))
+    return Node((obj.__wrapped__, version, *sources), lambda parts: fp.combine(b"cached", parts))

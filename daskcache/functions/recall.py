@@ -1,0 +1,179 @@
+"""Results that are stored: looked up, looked over, and opened by reference."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from daskcache import stores
+from daskcache.catalog import Catalog, time_of
+from daskcache.catalog.layout import entry_key
+from daskcache.catalog.versions import expiry_of
+from daskcache.config import Settings
+from daskcache.datasets import PackedBlocks, assemble
+from daskcache.formats import Format, read_value
+from daskcache.formats.frames import is_frame, open_frame
+from daskcache.functions.keys import Call
+from daskcache.functions.memory import MEMORY, RememberedBlocks, copy_value, size_of
+from daskcache.functions.options import Options
+from daskcache.functions.sources import Sources, find_changed
+from daskcache.listing import Listing
+from daskcache.manifest import Manifest
+
+__all__ = ["Recalled", "memory_key", "recall"]
+
+logger = logging.getLogger("daskcache")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recalled:
+    """A result that was stored."""
+
+    value: Any
+    """As the function returned it; lazy where that was lazy. None where only its path was asked for."""
+    path: str
+    """The manifest's, for people and other readers."""
+    sources: Sources
+    """What it was read from."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Kept:
+    manifest: Manifest
+    value: Any
+    has_value: bool
+
+
+def memory_key(settings: Settings, call: Call) -> tuple[str, ...]:
+    """Give the key under which a call's result is kept in memory."""
+    return "call", settings.store, settings.namespace, call.entry
+
+
+def recall(
+    call: Call,
+    settings: Settings,
+    options: Options,
+    covers: Callable[[Any], bool] = lambda _: True,
+    form: Format | None = None,
+) -> Recalled | None:
+    """Find the result of a call, and see that it still is its result.
+
+    Parameters
+    ----------
+    call : Call
+        The call.
+    settings : Settings
+        The store and namespace.
+    options : Options
+        Of which ``verify``, ``memoize``, ``retry_null`` and ``path_only`` count.
+    covers : callable, optional
+        Whether what processors said of a stored result holds what is asked now.
+    form : Format, optional
+        The format of the function's own serializer.
+
+    Returns
+    -------
+    Recalled or None
+        None where it has to be computed: nothing is stored, it has expired, a source is not as it was, a block is gone,
+        or the function itself shall say what its blocks are.
+
+    Raises
+    ------
+    NotStoredError, StoreError
+        The store cannot be read, or holds something that this process does not know.
+
+    Notes
+    -----
+    Three requests; a look at each source, which lists those that have many objects; and a listing for each group of blocks.
+    With ``verify="never"`` the first three alone.
+    """
+    catalog = Catalog.of(settings)
+    place = memory_key(settings, call)
+    kept: _Kept | None = MEMORY.get(place) if options.memoize else None
+    if kept is not None and not covers(_described(kept.manifest).get("coverage", ())):
+        kept = None
+    manifest = kept.manifest if kept is not None else _read(catalog, call, covers)
+    if manifest is None:
+        return None
+    described = _described(manifest)
+    sources: Sources = dict(described.get("sources", {}))
+    why = _find_fault(manifest, described, sources, call, options)
+    if why is None and kept is None and options.verify != "never":
+        why = _find_gone(manifest, catalog.root_of(manifest))
+    if why is not None:
+        logger.info("%s is computed again: %s", call.entry, why)
+        MEMORY.drop(place)
+        return None
+    if kept is None and settings.mode == "readwrite":
+        catalog.note_use(call.entry, manifest.version, time_of(manifest))
+    where = entry_key(settings.namespace, call.entry, f"{manifest.version}.json")
+    path = f"{stores.describe(settings.store).rstrip('/')}/{where}"
+    if options.path_only:
+        return Recalled(None, path, sources)
+    if kept is not None and kept.has_value:
+        return Recalled(copy_value(kept.value), path, sources)
+    value, is_lazy = _open(manifest, catalog.root_of(manifest), options.memoize, form)
+    if options.retry_null and value is None:
+        return None
+    if options.memoize:
+        # Of what is lazy the blocks are kept, by those that read them.
+        size = 0 if is_lazy else size_of(value)
+        MEMORY.put(place, _Kept(manifest, None if is_lazy else copy_value(value), not is_lazy), size + 1024)
+    return Recalled(value, path, sources)
+
+
+def _described(manifest: Manifest) -> Mapping[str, Any]:
+    found: Any = manifest.info.get("call", {})
+    return found if isinstance(found, Mapping) else {}
+
+
+def _read(catalog: Catalog, call: Call, covers: Callable[[Any], bool]) -> Manifest | None:
+    latest = catalog.latest(call.entry)
+    if latest is None:
+        return None
+    newest = catalog.open(call.entry, latest.version)
+    if covers(_described(newest).get("coverage", ())):
+        return newest
+    # An older version may hold what the newest does not, such as another range.
+    for info in catalog.versions(call.entry):
+        older = catalog.open(call.entry, info.version)
+        if covers(_described(older).get("coverage", ())):
+            return older
+    return None
+
+
+def _find_fault(
+    manifest: Manifest, described: Mapping[str, Any], sources: Sources, call: Call, options: Options
+) -> str | None:
+    if described.get("key") != call.key.hex():
+        return "what lies there is not its result"
+    expiry = expiry_of(manifest)
+    if expiry is not None and datetime.fromisoformat(expiry) <= datetime.now(UTC):
+        return "it has expired"
+    if options.verify == "graph":
+        return "its graph is asked for"
+    return find_changed(sources) if options.verify == "sources" else None
+
+
+def _find_gone(manifest: Manifest, root: str) -> str | None:
+    """Name a block that is not there any more, such as one that was damaged and moved aside."""
+    listing = Listing(root)
+    for variable in manifest.variables:
+        if variable.inline is None:
+            for block in PackedBlocks(root, variable):
+                if listing.find(block) is None:
+                    return f"{block.key} is gone"
+    return None
+
+
+def _open(manifest: Manifest, root: str, memoize: bool, form: Format | None) -> tuple[Any, bool]:
+    """Give a stored value, and whether it is read only when it is computed."""
+    if is_frame(manifest):
+        return open_frame(manifest, root), True
+    if manifest.kind in ("table", "value"):
+        return read_value(manifest, root, form), False
+    is_lazy = any(not variable.in_memory for variable in manifest.variables)
+    return assemble(manifest, root, RememberedBlocks if memoize else None), is_lazy

@@ -1,0 +1,202 @@
+"""Results that were computed: each is stored in the form that is made for it, and published as the result of its call."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from dask.core import flatten
+
+from daskcache.catalog import Catalog
+from daskcache.chunks import Hints
+from daskcache.config import Settings
+from daskcache.datasets import PackedBlocks
+from daskcache.errors import SourceChangedError, UncacheableError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.formats import Format, draft_value, find_format
+from daskcache.formats.frames import draft_frame, is_dask_frame
+from daskcache.functions.keys import Call
+from daskcache.functions.options import Definition
+from daskcache.functions.sources import Sources, read_sources, trace_lazy
+from daskcache.parts import rechunk
+from daskcache.persist import store_object
+from daskcache.pool import StoredBlock
+from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_run
+from daskcache.tokens import GraphTokens
+
+__all__ = ["Details", "Saved", "save"]
+
+logger = logging.getLogger("daskcache")
+
+_ARRAYS = (xr.Dataset, xr.DataArray, xr.DataTree, da.Array, np.ndarray)
+_NO_PLACES = np.empty((0, 2), "i8")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Details:
+    """What is known of a result besides itself."""
+
+    inner: tuple[Sources, ...] = ()
+    """The sources of the cached functions that the function called."""
+    hints: Hints | None = None
+    """How it will be read."""
+    coverage: Sequence[Any] | None = None
+    """What processors say that it holds."""
+    form: Format | None = None
+    """The format of the function's own serializer."""
+    is_unchanged: Callable[[], bool] = lambda: True
+    """Whether what the function declares to read is as it was before it was called."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Saved:
+    """A result that is stored now."""
+
+    is_lazy: bool
+    """Whether it is backed by the store, and not in memory."""
+    sources: Sources
+    """What it was read from."""
+
+
+def save(result: Any, call: Call, settings: Settings, definition: Definition, details: Details) -> Saved:
+    """Store the result of a call.
+
+    Parameters
+    ----------
+    result : object
+        What the function returned.
+    call : Call
+        The call.
+    settings : Settings
+        The store and namespace, which take writes.
+    definition : Definition
+        Of which the form of storage counts.
+    details : Details
+        What else is known.
+
+    Returns
+    -------
+    Saved
+        It is published.
+
+    Raises
+    ------
+    UncacheableError
+        It has no storage form, or it is not known what it was read from. Nothing is stored.
+    SourceChangedError
+        A source is not as it was. Nothing is published.
+    StoreError
+        The store cannot be written.
+    """
+    sources: Sources = {}
+    lazily = Fingerprinter.from_settings(settings)
+    trace_lazy(result, lazily)
+
+    def describe(fingerprinter: Fingerprinter | None) -> dict[str, Any]:
+        for found in (
+            *details.inner,
+            read_sources(lazily),
+            {} if fingerprinter is None else read_sources(fingerprinter),
+        ):
+            sources.update(found)
+        if call.opens and not sources:
+            raise UncacheableError(
+                "its code opens files, and what it returns does not show which; return what it opened lazily, or name them "
+                "with source=[…]"
+            )
+        if not details.is_unchanged():
+            raise SourceChangedError(f"{call.entry}: what it declares to read has changed while it ran")
+        expiry = {} if definition.expires_s is None else {"expires_s": definition.expires_s}
+        covered = {} if details.coverage is None else {"coverage": list(details.coverage)}
+        return {"call": {**call.to_json(), "sources": sources, **covered}, **expiry}
+
+    form = details.form or _named_format(result, definition.format)
+    if form is None and type(result) in _ARRAYS:
+        if definition.chunks is not None and not isinstance(result, np.ndarray):
+            result = rechunk(result, definition.chunks)
+        store_object(result, call.entry, settings, describe, details.hints)
+        return Saved(_is_lazy(result), sources)
+    if form is None and is_dask_frame(result):
+        fingerprinter = _read_graph(result, settings)
+        _publish(lambda: draft_frame(result, settings, describe(fingerprinter)), call.entry, settings)
+        return Saved(True, sources)
+    found = form or find_format(result)
+    _publish(lambda: draft_value(result, found, settings, describe(None)), call.entry, settings)
+    return Saved(False, sources)
+
+
+def _named_format(result: Any, name: str | None) -> Format | None:
+    """Give the format that is asked for by its name; None for the one of the result's type."""
+    if name == "zarr":
+        if type(result) not in _ARRAYS:
+            raise UncacheableError(
+                f"a value of type {type(result)} is no array, and format='zarr' is asked for"
+            )
+        return None
+    if name == "parquet":
+        if not is_dask_frame(result) and (type(result) in _ARRAYS or find_format(result).kind != "table"):
+            raise UncacheableError(
+                f"a value of type {type(result)} is no table, and format='parquet' is asked for"
+            )
+        return None
+    return None if name is None else find_format(result, name)
+
+
+def _read_graph(value: Any, settings: Settings) -> Fingerprinter:
+    """Look at the sources of a table of dask, and refuse one that has no identity."""
+    fingerprinter = Fingerprinter.from_settings(settings)
+    tokens = GraphTokens(value.__dask_graph__(), fingerprinter)
+    for key in flatten(value.__dask_keys__()):
+        if tokens.token(key) is None:
+            raise tokens.reason(key) or UncacheableError(f"{key} has no identity")
+    return fingerprinter
+
+
+def _is_lazy(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return False
+    if isinstance(value, da.Array):
+        return True
+    nodes = value.subtree if isinstance(value, xr.DataTree) else (value,)
+    datasets = [node.to_dataset() if isinstance(node, xr.DataTree) else node for node in nodes]
+    variables = [
+        variable
+        for dataset in datasets
+        for variable in (
+            dataset.variables.values()
+            if isinstance(dataset, xr.Dataset)
+            else (dataset.variable, *(coord.variable for coord in dataset.coords.values()))
+        )
+    ]
+    return any(not isinstance(xr.NamedArray.data.fget(one), np.ndarray) for one in variables)  # type: ignore[attr-defined]
+
+
+def _publish(make: Callable[[], Draft], entry: str, settings: Settings) -> None:
+    try:
+        _publish_once(make(), entry, settings)
+    except BlocksGoneError as error:
+        # Swept since they were found. The record of the first attempt protects them from now on.
+        logger.info("%s", error)
+        _publish_once(make(), entry, settings)
+
+
+def _publish_once(draft: Draft, entry: str, settings: Settings) -> None:
+    run = uuid.uuid4().hex
+    wanted: dict[str, list[StoredBlock]] = {}
+    for number, _, target, _ in draft.pending:
+        wanted.setdefault(draft.manifest.variables[number].path, []).append(target)
+    for variable in draft.manifest.variables:
+        if variable.inline is None and variable.path not in wanted:
+            wanted[variable.path] = list(PackedBlocks(settings.pool_root, variable))
+    # What lies in the manifest itself needs no protection.
+    if wanted:
+        announce_run(run, settings, entry, wanted)
+    Publication(draft, settings, entry, run, _NO_PLACES).publish(())
+    if wanted:
+        Catalog.of(settings).runs.finish(run)
