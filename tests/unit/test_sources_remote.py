@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dask.array as da
 import fsspec
@@ -36,18 +36,25 @@ SECRET = "mJx7-very-secret"
 
 
 @pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
+def moto_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server notes each request."""
+    return tmp_path_factory.mktemp("moto") / "log"
+
+
+@pytest.fixture(scope="module")
+def moto(moto_log: Path) -> Iterator[str]:
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     program = "from moto.server import main; main()"
-    with subprocess.Popen(
-        [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as server:
+    with (
+        moto_log.open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+        ) as server,
+    ):
         try:
             for _ in range(300):
                 with socket.socket() as probe:
@@ -59,6 +66,15 @@ def moto() -> Iterator[str]:
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
+
+
+def obstore_of(options: dict[str, Any], prefix: str) -> Any:
+    import obstore
+
+    return obstore.store.S3Store(
+        "bucket", prefix=prefix, endpoint=options["endpoint_url"], access_key_id="someone",
+        secret_access_key=SECRET, region="us-east-1", client_options={"allow_http": True},
+    )  # fmt: skip
 
 
 class TestBucket:
@@ -97,13 +113,9 @@ class TestBucket:
         assert [old == new for old, new in zip(before, after, strict=True)] == [True, False, True]
 
     def test_obstore_sees_what_s3fs_sees(self, options: dict[str, Any]) -> None:
-        obstore = pytest.importorskip("obstore")
+        pytest.importorskip("obstore")
         array = self.open(options, "b", shape=(40,), chunks=(2,))
-        store = obstore.store.S3Store(
-            "bucket", prefix="b", endpoint=options["endpoint_url"], access_key_id="someone",
-            secret_access_key=SECRET, region="us-east-1", client_options={"allow_http": True},
-        )  # fmt: skip
-        other = zarr.open_array(ObjectStore(store))
+        other = zarr.open_array(ObjectStore(obstore_of(options, "b")))
         assert digests_of(da.from_array(other, chunks=2)) == digests_of(da.from_array(array, chunks=2))
         content = [
             digests_of(da.from_array(a, chunks=20), Fingerprinter(source_check="content"))
@@ -136,6 +148,33 @@ class TestBucket:
         later = source_of(array)
         again = [later.region((slice(2 * i, 2 * i + 2),)) for i in range(30)]
         assert [i for i in range(30) if again[i] != many[i]] == [15]
+
+    @pytest.mark.slow
+    def test_a_thousand_chunks_cost_a_request(self, options: dict[str, Any], moto_log: Path) -> None:
+        """On the wire: by the server's own record of what it was asked."""
+        pytest.importorskip("obstore")
+        count = 1100
+        store = FsspecStore.from_url("s3://bucket/many", storage_options=options)
+        array = zarr.create_array(store, shape=(count,), chunks=(1,), dtype="i8", compressors=None)
+        fs = fsspec.filesystem("s3", **options)
+        fs.pipe({f"bucket/many/c/{chunk}": chunk.to_bytes(8, "little") for chunk in range(count)})
+        seen = []
+        for opened in (array, zarr.open_array(ObjectStore(obstore_of(options, "many")))):
+            x = da.from_array(opened, chunks=1)
+            for _ in range(2):
+                noted = len(moto_log.read_text().splitlines())
+                seen.append(digests_of(x))
+                asked = [
+                    line.split('"')[1] for line in moto_log.read_text().splitlines()[noted:] if '"' in line
+                ]
+                assert sum("list-type=2" in line for line in asked) == 2
+                assert len(asked) <= 2 + 8, asked
+                assert all("many" in line for line in asked), asked
+                fs.pipe("bucket/many/c/1050", f"{len(seen):8}".encode())
+        assert len(set(seen[0])) == count
+        # After each edit, whichever client looked.
+        assert [chunk for chunk in range(count) if len({digests[chunk] for digests in seen}) > 1] == [1050]
+        assert len({digests[1050] for digests in seen}) == len(seen)
 
     @pytest.mark.parametrize("consolidated", [True, False])
     @pytest.mark.parametrize("url", ["s3://bucket", "memory://"])
@@ -208,6 +247,8 @@ def test_local_copies_are_refused(tmp_path: Path) -> None:
 class _Handler(http.server.SimpleHTTPRequestHandler):
     """Files with an ETag, of their times, below ``/tagged``."""
 
+    asked: ClassVar[list[str]] = []
+
     def end_headers(self) -> None:
         path = Path(self.translate_path(self.path))
         if "/tagged/" in self.path and path.is_file():
@@ -215,7 +256,7 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
     def log_message(self, *args: Any) -> None:
-        pass
+        self.asked.append(self.requestline)
 
 
 @pytest.fixture
@@ -250,6 +291,19 @@ class TestWeb:
         for check in ("chunks", "content"):
             with pytest.raises(UncacheableError, match="has no ETag"):
                 source_of(plain, Fingerprinter(source_check=check)).region(())
+
+    def test_each_chunk_costs_a_request_once(self, web: str, tmp_path: Path) -> None:
+        """A web server has no listing; whoever minds has the metadata looked at alone."""
+        array = zarr.create_array(tmp_path / "tagged/a", shape=(30,), chunks=(1,), dtype="i8")
+        array[:] = 7
+        tagged = zarr.open_array(FsspecStore.from_url(f"{web}/tagged/a", read_only=True))
+        x = da.from_array(tagged, chunks=1)
+        for check, expected in (("chunks", 30), ("metadata", 0)):
+            _Handler.asked.clear()
+            fingerprinter = Fingerprinter(source_check=check)
+            assert digests_of(x, fingerprinter) == digests_of(x, fingerprinter)
+            assert len(_Handler.asked) == expected
+            assert len(set(_Handler.asked)) == expected
 
     def test_a_server_that_fails_is_not_a_missing_chunk(self, tmp_path: Path) -> None:
         place = FsspecPlace(fsspec.filesystem("memory"), "/")
