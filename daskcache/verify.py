@@ -14,12 +14,12 @@ import numpy as np
 from dask.utils import format_bytes
 
 from daskcache import stores
-from daskcache.catalog import Catalog, check_name
+from daskcache.catalog import Catalog, check_name, list_packs, pack_key, read_pack
 from daskcache.chunks import checksum_of, decode
 from daskcache.config import Settings
 from daskcache.datasets import PackedBlocks
 from daskcache.errors import CorruptChunkError, EntryNotFoundError, InvalidInputError, ReadOnlyError
-from daskcache.manifest import Manifest, StoredVariable
+from daskcache.manifest import Manifest, StoredVariable, to_idx
 from daskcache.pool import StoredBlock, digest_of
 
 __all__ = ["Finding", "Verification", "verify"]
@@ -38,7 +38,7 @@ class Finding:
     namespace: str
     """Where."""
     entry: str
-    """The name."""
+    """The name; empty for what was stored without one, because somebody computed it."""
     version: str
     """40 hex digits."""
     variable: str
@@ -183,6 +183,8 @@ def verify(
         catalog = Catalog.of(own)
         for found in catalog.entries() if entry is None else [check_name(entry)]:
             verifier.verify_entry(catalog, found, version)
+        if entry is None:
+            verifier.verify_packs(catalog)
     return verifier.result(stores.describe(settings.store))
 
 
@@ -234,10 +236,22 @@ class _Verifier:
                     )
                 )
                 continue
-            self._verify(catalog, entry, manifest)
+            filled = self._verify(catalog, entry, manifest, catalog.root_of(manifest))
+            if filled is not None:
+                catalog.rewrite(entry, filled)
 
-    def _verify(self, catalog: Catalog, entry: str, manifest: Manifest) -> None:
-        root, variables, filled = catalog.root_of(manifest), [], 0
+    def verify_packs(self, catalog: Catalog) -> None:
+        root = catalog.runs.pool_root
+        for name in list_packs(root, catalog.namespace):
+            pack = read_pack(root, catalog.namespace, name)
+            if pack is not None:
+                filled = self._verify(catalog, "", pack, root)
+                if filled is not None:
+                    stores.put(stores.open(root), pack_key(catalog.namespace, name), to_idx(filled))
+
+    def _verify(self, catalog: Catalog, entry: str, manifest: Manifest, root: str) -> Manifest | None:
+        """Look at all blocks of a manifest; give it with the digests that were not known, if there are any."""
+        variables, filled = [], 0
         for variable in manifest.variables:
             count = len(variable.tokens)
             checksums = np.zeros(count, "<u4") if variable.checksums is None else variable.checksums.copy()
@@ -265,9 +279,8 @@ class _Verifier:
                     digests=digests if digests.any() else None,
                 )
             )
-        if filled:
-            self._counts["filled"] += filled
-            catalog.rewrite(entry, dataclasses.replace(manifest, variables=tuple(variables)))
+        self._counts["filled"] += filled
+        return dataclasses.replace(manifest, variables=tuple(variables)) if filled else None
 
     def _read(self, root: str, variable: StoredVariable) -> Iterator[tuple[StoredBlock, _Found]]:
         """Give each block with what its object was found to be."""

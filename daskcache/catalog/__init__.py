@@ -1,7 +1,7 @@
 """The catalog: entries and their versions, runs, and which values the newest versions hold."""
 
 from daskcache.catalog.entries import Catalog
-from daskcache.catalog.packs import list_packs, put_pack, read_pack
+from daskcache.catalog.packs import drop_from_pack, list_packs, pack_blocks, pack_key, put_pack, read_pack
 from daskcache.catalog.records import RunRecord, Wanted
 from daskcache.catalog.runs import Runs
 from daskcache.catalog.tokens import TokenIndex
@@ -18,7 +18,10 @@ __all__ = [
     "Wanted",
     "check_name",
     "check_namespace",
+    "drop_from_pack",
     "list_packs",
+    "pack_blocks",
+    "pack_key",
     "put_pack",
     "read_pack",
     "time_of",

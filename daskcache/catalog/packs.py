@@ -8,21 +8,21 @@ stored.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 import numpy as np
 from zarr.abc.store import Store
 
 from daskcache import stores
-from daskcache.catalog.layout import NAMESPACES, VERSIONS, check_format
+from daskcache.catalog.layout import NAMESPACES, TOMBSTONE, VERSIONS, check_format
 from daskcache.errors import CorruptChunkError
 from daskcache.manifest import Manifest, StoredVariable, from_idx, to_idx
 from daskcache.names import check_namespace, is_version
 from daskcache.pool import StoredBlock
 from daskcache.weighed import Weighed, merge, to_counts
 
-__all__ = ["list_packs", "put_pack", "read_pack", "read_weighed"]
+__all__ = ["drop_from_pack", "list_packs", "pack_blocks", "pack_key", "put_pack", "read_pack", "read_weighed"]
 
 logger = logging.getLogger("daskcache")
 
@@ -73,7 +73,7 @@ def put_pack(
         return
     store = stores.open(root)
     check_format(store, create=True)
-    stores.put(store, _key(namespace, manifest.version), to_idx(manifest))
+    stores.put(store, pack_key(namespace, manifest.version), to_idx(manifest))
     small = [name for name, size in _listed(store, namespace).items() if size < _SMALL]
     if len(small) > _MOST:
         _merge(root, store, namespace, small)
@@ -135,13 +135,117 @@ def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
     True
     """
     store = stores.open(root)
-    data = stores.get(store, _key(namespace, version))
+    data = stores.get(store, pack_key(namespace, version))
     try:
         return None if data is None else from_idx(data)
     except CorruptChunkError as error:
         # What it lists is found no more, is computed again, and listed anew.
         logger.info("a list of stored blocks is damaged and left out: %s", error)
         return None
+
+
+def pack_blocks(root: str, pack: Manifest) -> Iterator[StoredBlock]:
+    """Give the blocks that a pack lists.
+
+    Parameters
+    ----------
+    root : str
+        The store that holds them.
+    pack : Manifest
+        What `read_pack` gave.
+
+    Yields
+    ------
+    StoredBlock
+        With its size.
+
+    Examples
+    --------
+    >>> list(pack_blocks("memory://doc-empty", Manifest.build("dataset", ())))
+    []
+    """
+    for variable in pack.variables:
+        spec = next(spec for _, spec in variable.specs())
+        for number in range(len(variable.tokens)):
+            yield StoredBlock(
+                root=root,
+                group=f"{variable.groups[number]:04x}",
+                token=variable.tokens[number].tobytes(),
+                spec=spec,
+                shape=tuple(lengths[0] for lengths in variable.chunks),
+                dtype=variable.dtype,
+                size_bytes=int(variable.sizes[number]) or None,
+            )
+
+
+def drop_from_pack(root: str, namespace: str, version: str, tokens: Collection[bytes]) -> None:
+    """List some blocks no longer. Runs that have found them may count on them for one grace period more.
+
+    Parameters
+    ----------
+    root : str
+        The store.
+    namespace : str
+        The namespace.
+    version : str
+        As `list_packs` gave it.
+    tokens : collection of bytes
+        The blocks' tokens.
+
+    Raises
+    ------
+    StoreFullError, ReadOnlyError, StoreError
+        The store has no room, takes no writes, or failed.
+
+    Notes
+    -----
+    Two puts, a delete, and one request to read the pack. Where others put packs together at the same time, the blocks
+    may stay listed.
+
+    Examples
+    --------
+    >>> drop_from_pack("memory://doc-empty", "default", "0" * 40, [bytes(20)])
+    """
+    pack = read_pack(root, namespace, version)
+    if pack is None:
+        return
+    store = stores.open(root)
+    blocks = list(pack_blocks(root, pack))
+    # The tombstone first, so that whoever lists sees one or the other.
+    dropped = _pack([block for block in blocks if block.token in tokens], {})
+    if not dropped.variables:
+        return
+    stores.put(store, pack_key(namespace, dropped.version, TOMBSTONE), to_idx(dropped))
+    left = _pack([block for block in blocks if block.token not in tokens], _weighed_in([pack]))
+    if left.variables:
+        stores.put(store, pack_key(namespace, left.version), to_idx(left))
+    stores.delete(store, pack_key(namespace, version))
+
+
+def pack_key(namespace: str, version: str = "", ending: str = ".idx") -> str:
+    """Give the key of a pack, or of the directory of packs.
+
+    Parameters
+    ----------
+    namespace : str
+        The namespace.
+    version : str, optional
+        40 hex digits; by default that of the directory.
+    ending : str, optional
+        That of packs, or of their tombstones.
+
+    Returns
+    -------
+    str
+        Relative to the root of the pool.
+
+    Examples
+    --------
+    >>> pack_key("default")
+    'namespaces/default/@'
+    """
+    directory = f"{NAMESPACES}/{check_namespace(namespace)}/{VERSIONS}"
+    return f"{directory}/{version}{ending}" if version else directory
 
 
 def read_weighed(root: str, namespace: str) -> dict[str, Weighed]:
@@ -173,13 +277,8 @@ def read_weighed(root: str, namespace: str) -> dict[str, Weighed]:
     return _weighed_in(pack for pack in packs if pack is not None)
 
 
-def _key(namespace: str, version: str = "") -> str:
-    directory = f"{NAMESPACES}/{check_namespace(namespace)}/{VERSIONS}"
-    return f"{directory}/{version}.idx" if version else directory
-
-
 def _listed(store: Store, namespace: str) -> dict[str, int]:
-    sizes = stores.list_sizes(store, _key(namespace))
+    sizes = stores.list_sizes(store, pack_key(namespace))
     return {
         name[:-4]: size for name, size in sizes.items() if name.endswith(".idx") and is_version(name[:-4])
     }
@@ -188,27 +287,12 @@ def _listed(store: Store, namespace: str) -> dict[str, int]:
 def _merge(root: str, store: Store, namespace: str, names: Sequence[str]) -> None:
     found = {name: read_pack(root, namespace, name) for name in names}
     read = {name: manifest for name, manifest in found.items() if manifest is not None}
-    blocks = (block for manifest in read.values() for block in _blocks(root, manifest))
+    blocks = (block for manifest in read.values() for block in pack_blocks(root, manifest))
     merged = _pack(blocks, _weighed_in(read.values()))
-    stores.put(store, _key(namespace, merged.version), to_idx(merged))
+    stores.put(store, pack_key(namespace, merged.version), to_idx(merged))
     for name in read:
         if name != merged.version:
-            stores.delete(store, _key(namespace, name))
-
-
-def _blocks(root: str, manifest: Manifest) -> Iterator[StoredBlock]:
-    for variable in manifest.variables:
-        spec = next(spec for _, spec in variable.specs())
-        for number in range(len(variable.tokens)):
-            yield StoredBlock(
-                root=root,
-                group=f"{variable.groups[number]:04x}",
-                token=variable.tokens[number].tobytes(),
-                spec=spec,
-                shape=tuple(lengths[0] for lengths in variable.chunks),
-                dtype=variable.dtype,
-                size_bytes=int(variable.sizes[number]) or None,
-            )
+            stores.delete(store, pack_key(namespace, name))
 
 
 def _pack(blocks: Iterable[StoredBlock], weighed: Mapping[str, Weighed]) -> Manifest:

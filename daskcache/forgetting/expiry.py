@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from dask.utils import parse_bytes
 
 from daskcache import stores
-from daskcache.catalog import Catalog, check_name
+from daskcache.catalog import Catalog, check_name, drop_from_pack, list_packs, pack_blocks, read_pack
 from daskcache.catalog.layout import entry_key
 from daskcache.catalog.use import read_use
 from daskcache.catalog.versions import VersionInfo
@@ -30,15 +30,18 @@ class Expired:
     """Whether they are still there."""
     versions: tuple[tuple[str, str], ...]
     """Entry and version of each."""
+    unnamed: int = 0
+    """Blocks that were stored without a name, because somebody computed them, and are found no longer."""
 
     @property
     def dropped(self) -> int:
-        """How many."""
+        """How many versions."""
         return len(self.versions)
 
     def __str__(self) -> str:
         done = "would drop" if self.dry_run else "dropped"
-        lines = [f"{done} {self.dropped} versions of namespace {self.namespace!r}"]
+        unnamed = f" and {self.unnamed} blocks without a name" if self.unnamed else ""
+        lines = [f"{done} {self.dropped} versions{unnamed} of namespace {self.namespace!r}"]
         return "\n".join([*lines, *(f"  {entry}@{version[:12]}" for entry, version in self.versions)])
 
 
@@ -56,6 +59,20 @@ class _Kept:
         return _time(self.info.time)
 
 
+@dataclass(frozen=True, slots=True)
+class _Unnamed:
+    """A block that was stored without a name."""
+
+    pack: str
+    """The pack that lists it."""
+    token: bytes
+    chunk: tuple[str, str]
+    """The pool's group, and the object's name in it."""
+    size_bytes: int
+    used: datetime | None
+    """When its object was written, by the store's clock; None where the store does not tell."""
+
+
 def expire(
     *,
     older_than: str | float | None = None,
@@ -65,14 +82,15 @@ def expire(
     store: str | None = None,
     dry_run: bool = False,
 ) -> Expired:
-    """Drop the versions of a namespace that are past their ``expires=``, and those that are old, unused or too much.
+    """Drop the versions of a namespace that are past their ``expires=``, and what is old, unused or too much.
 
     Parameters
     ----------
     older_than : str or float, optional
         Such as ``"90d"``, or seconds: drop what was published before.
     unused_for : str or float, optional
-        Drop what was last opened or published before. Use is noted to the day.
+        Drop what was last opened or published before. Use is noted to the day; of blocks without a name, which were
+        stored because somebody computed them, it is not, and they count from when they were stored.
     max_size : str or int, optional
         Such as ``"200 GiB"``, or bytes: drop the least recently used until the rest needs no more. Blocks that
         versions share count once.
@@ -99,7 +117,7 @@ def expire(
 
     Notes
     -----
-    Reads the index of each version. Blocks stay until `gc`, at least for one grace period, and are found by runs that
+    Reads the index of each version, and lists the groups of blocks without a name. Blocks stay until `gc`, at least for one grace period, and are found by runs that
     need them until then.
 
     Examples
@@ -122,9 +140,18 @@ def expire(
         is_past = kept.info.expires is not None and _time(kept.info.expires) <= now
         is_old = oldest is not None and kept.published < oldest
         (dropped if is_past or is_old or (unused is not None and kept.used < unused) else left).append(kept)
+    since = max((one for one in (oldest, unused) if one is not None), default=None)
+    unnamed: list[_Unnamed] = []
+    if since is not None or limit is not None:
+        unnamed = list(_unnamed(catalog))
+    old: list[_Unnamed] = []
+    young: list[_Unnamed] = []
+    for one in unnamed:
+        (old if since is not None and one.used is not None and one.used < since else young).append(one)
     if limit is not None:
-        dropped += _beyond(catalog, left, limit)
-    return _drop(catalog, dropped, dry_run)
+        more, others = _beyond(catalog, left, young, limit)
+        dropped, old = dropped + more, old + others
+    return _drop(catalog, dropped, dry_run, old)
 
 
 def clear(
@@ -140,7 +167,7 @@ def clear(
     Parameters
     ----------
     entry : str, optional
-        The name; by default all.
+        The name; by default all, and what was stored without a name.
     version : str, optional
         One of its versions, or as many of its first digits as tell it from others; by default all.
     namespace : str, optional
@@ -183,7 +210,7 @@ def clear(
     if entry is None:
         if version is not None:
             raise InvalidInputError(f"version {version!r} is given without the entry that has it")
-        return _drop(catalog, list(_versions(catalog)), dry_run)
+        return _drop(catalog, list(_versions(catalog)), dry_run, list(_unnamed(catalog)))
     # Sorted out by name, so that a version whose index is damaged can be dropped, too.
     infos = catalog.versions(check_name(entry))
     found = [info for info in infos if version is None or (version and info.version.startswith(version))]
@@ -213,33 +240,75 @@ def _versions(catalog: Catalog) -> Iterator[_Kept]:
             yield _Kept(entry, info, max(_time(info.time), _time(noted)))
 
 
-def _beyond(catalog: Catalog, versions: list[_Kept], limit: int) -> list[_Kept]:
-    """Give the least recently used versions whose blocks go beyond a size."""
+def _unnamed(catalog: Catalog) -> Iterator[_Unnamed]:
+    """Give the blocks that packs list, and when their objects were written."""
+    root = catalog.runs.pool_root
+    store = stores.open(root)
+    groups: dict[str, Mapping[str, tuple[int, float | None]]] = {}
+    for name in list_packs(root, catalog.namespace):
+        pack = read_pack(root, catalog.namespace, name)
+        for block in pack_blocks(root, pack) if pack is not None else ():
+            if block.group not in groups:
+                groups[block.group] = stores.list_objects(store, f"chunks/{block.group}")
+            size, written = groups[block.group].get(block.id, (0, None))
+            used = None if written is None else datetime.fromtimestamp(written, UTC)
+            yield _Unnamed(name, block.token, (block.group, block.id), size, used)
+
+
+def _beyond(
+    catalog: Catalog, versions: list[_Kept], unnamed: list[_Unnamed], limit: int
+) -> tuple[list[_Kept], list[_Unnamed]]:
+    """Give the least recently used versions and blocks without a name that go beyond a size."""
     seen: set[tuple[str, str]] = set()
     total = 0
-    ordered = sorted(versions, key=lambda kept: (kept.used, kept.published), reverse=True)
-    for number, kept in enumerate(ordered):
-        if not kept.info.time:
-            continue  # its index cannot be read
-        for variable in catalog.open(kept.entry, kept.info.version).variables:
-            total += len(variable.inline or b"")
-            for chunk, size in zip(chunk_ids(variable), variable.sizes.tolist(), strict=False):
-                if chunk not in seen:
-                    seen.add(chunk)
-                    total += size
+    never = datetime.min.replace(tzinfo=UTC)
+    timed: list[tuple[datetime, datetime, _Kept | _Unnamed]] = [
+        (kept.used, kept.published, kept) for kept in versions
+    ]
+    timed += [(one.used or never, one.used or never, one) for one in unnamed]
+    ordered = [one for _, _, one in sorted(timed, key=lambda one: one[:2], reverse=True)]
+    for number, one in enumerate(ordered):
+        for chunk, size in _sizes(catalog, one):
+            if chunk is None or chunk not in seen:
+                total += size
+            if chunk is not None:
+                seen.add(chunk)
         if total > limit:
-            return ordered[number:]
-    return []
+            rest = ordered[number:]
+            return (
+                [one for one in rest if isinstance(one, _Kept)],
+                [one for one in rest if isinstance(one, _Unnamed)],
+            )
+    return [], []
 
 
-def _drop(catalog: Catalog, versions: list[_Kept], dry_run: bool) -> Expired:
+def _sizes(catalog: Catalog, one: _Kept | _Unnamed) -> Iterator[tuple[tuple[str, str] | None, int]]:
+    """Give the objects that something needs, and their sizes; None for what lies in its index."""
+    if isinstance(one, _Unnamed):
+        yield one.chunk, one.size_bytes
+        return
+    if not one.info.time:
+        return  # its index cannot be read
+    for variable in catalog.open(one.entry, one.info.version).variables:
+        yield None, len(variable.inline or b"")
+        yield from zip(chunk_ids(variable), variable.sizes.tolist(), strict=False)
+
+
+def _drop(
+    catalog: Catalog, versions: list[_Kept], dry_run: bool, unnamed: Sequence[_Unnamed] = ()
+) -> Expired:
     by_entry: dict[str, list[str]] = {}
     for kept in versions:
         by_entry.setdefault(kept.entry, []).append(kept.info.version)
+    by_pack: dict[str, set[bytes]] = {}
+    for one in unnamed:
+        by_pack.setdefault(one.pack, set()).add(one.token)
     if not dry_run:
         by_entry = {entry: catalog.drop(entry, found) for entry, found in by_entry.items()}
+        for pack, tokens in by_pack.items():
+            drop_from_pack(catalog.runs.pool_root, catalog.namespace, pack, tokens)
     pairs = [(entry, version) for entry, found in by_entry.items() for version in found]
-    return Expired(catalog.namespace, dry_run, tuple(pairs))
+    return Expired(catalog.namespace, dry_run, tuple(pairs), len({one.token for one in unnamed}))
 
 
 def _time(text: str) -> datetime:

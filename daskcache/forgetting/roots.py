@@ -9,7 +9,7 @@ import numpy as np
 from zarr.abc.store import Store
 
 from daskcache import stores
-from daskcache.catalog import RunRecord, Runs, list_packs, read_pack
+from daskcache.catalog import RunRecord, Runs, list_packs, pack_key, read_pack
 from daskcache.catalog.layout import NAMESPACES, TOMBSTONE, VERSIONS, entry_key, is_segment, walk_entries
 from daskcache.chunks import chunk_id
 from daskcache.config import pool_root
@@ -98,6 +98,7 @@ class Pool:
                 for found in _read_all(store, entry_key(namespace, entry)):
                     if found.manifest.pool == kind:
                         yield found
+            yield from self._dropped_packs(namespace)
             yield from self._packs(namespace)
 
     def _packs(self, namespace: str) -> Iterator[Document]:
@@ -111,11 +112,26 @@ class Pool:
                 done.add(name)
                 pack = read_pack(self.pool_root, namespace, name)
                 if pack is not None:
-                    yield Document(f"{NAMESPACES}/{namespace}/{VERSIONS}/{name}.idx", pack, None, False)
+                    yield Document(self._key(pack_key(namespace, name)), pack, None, False)
         raise StoreError(
             f"the lists of stored blocks of namespace {namespace!r} in store {stores.describe(self.root)} change faster "
             "than they can be read; try again"
         )
+
+    def _dropped_packs(self, namespace: str) -> Iterator[Document]:
+        store = stores.open(self.pool_root)
+        for name, (_, written) in stores.list_objects(store, pack_key(namespace)).items():
+            version = name.removesuffix(TOMBSTONE)
+            if version == name or not is_version(version):
+                continue
+            key = pack_key(namespace, version, TOMBSTONE)
+            data = stores.get(store, key)
+            if data is not None:
+                yield Document(self._key(key), from_idx(data), written, True)
+
+    def _key(self, key: str) -> str:
+        """Give a key of the pool as one of the store."""
+        return key if self.namespace is None else f"{NAMESPACES}/{self.namespace}/{VERSIONS}/{key}"
 
 
 def list_namespaces(root: str) -> list[str]:
