@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
 import numpy as np
 import pytest
-from dask._task_spec import fuse_linear_task_spec
+from dask import delayed
+from dask._task_spec import fuse_linear_task_spec, parse_input
 from dask.base import tokenize
 
 from daskcache.dask_internals import Dict, List, Set, Task, TaskRef, Tuple
@@ -36,6 +38,23 @@ def hold(*args: Any, **kwargs: Any) -> Any:
     return args, kwargs
 
 
+class Point(NamedTuple):
+    x: Any
+    y: Any
+
+
+@dataclass
+class Fields:
+    x: Any
+    y: Any
+
+
+def unpack(order: str) -> Any:
+    """Give the node that dask makes of a dataclass of what is delayed."""
+    x, y = (delayed(0, name=name) for name in order)
+    return dict(delayed(hold)(Fields(x, y), dask_key_name="z").dask)["z"].args[0]
+
+
 A, B = TaskRef("a"), TaskRef("b")
 REORDERED: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "list": (lambda: List(A, B), lambda: List(B, A)),
@@ -44,6 +63,8 @@ REORDERED: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "items of a dict": (lambda: Dict({"x": A, "y": B}), lambda: Dict({"y": B, "x": A})),
     "list in a list": (lambda: List(List(A), B), lambda: List(B, List(A))),
     "list in a tuple": (lambda: Tuple(List(A, B)), lambda: Tuple(List(B, A))),
+    "fields of a named tuple": (lambda: parse_input(Point(A, B)), lambda: parse_input(Point(B, A))),
+    "fields of a dataclass": (lambda: unpack("ab"), lambda: unpack("ba")),
     "nesting": (lambda: List(List(A), B), lambda: List(A, List(B))),
 }
 

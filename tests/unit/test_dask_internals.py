@@ -11,6 +11,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask import _task_spec
 from dask.highlevelgraph import HighLevelGraph
 
 from daskcache import dask_internals
@@ -40,6 +41,8 @@ from daskcache.dask_internals import (
     pass_extra_kwargs,
     trim_overlap,
 )
+from daskcache.fingerprint import Fingerprinter
+from daskcache.tokens import GraphTokens
 from daskcache.tokens.rules import READERS
 
 
@@ -54,6 +57,28 @@ def functions_of(array: da.Array) -> set[Any]:
 def test_every_name_is_there() -> None:
     for name in dask_internals.__all__:
         assert hasattr(dask_internals, name), name
+
+
+def test_every_kind_of_node_is_known() -> None:
+    # Otherwise what holds one of another kind has no token, and says so.
+    kinds = {
+        kind
+        for kind in vars(_task_spec).values()
+        if isinstance(kind, type) and issubclass(kind, GraphNode | TaskRef) and kind is not GraphNode
+    }
+    assert kinds == {Alias, DataNode, Dict, List, NestedContainer, Set, Task, TaskRef, Tuple}
+
+
+@pytest.mark.parametrize("base", [GraphNode, NestedContainer])
+def test_nodes_of_another_kind_are_refused(base: type) -> None:
+    kind = type("Another", (base,), {"__slots__": (), "__dask_tokenize__": lambda self: "another"})
+    node = object.__new__(kind)
+    node.key, node._dependencies = "z", frozenset()
+    if base is NestedContainer:
+        node.args, node.kwargs = (1,), {}
+    tokens = GraphTokens({"z": node}, Fingerprinter())
+    assert tokens.token("z") is None
+    assert "Another is a kind of" in str(tokens.reason("z"))
 
 
 def test_a_task_has_a_function_arguments_and_names() -> None:
