@@ -24,6 +24,7 @@ from daskcache.fingerprint.watch import Watch
 from daskcache.graph import ONLY_ELEMENT, BlockLookup, StoredBlocks
 from daskcache.listing import Listing
 from daskcache.pool import StoredBlock
+from daskcache.reports import note
 from daskcache.tokens import GraphTokens, has_effect
 from daskcache.weighed import Weighed, merge, to_counts
 from daskcache.writing import Writer, keep_block, unstored_in
@@ -208,6 +209,7 @@ def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) ->
     form = form_of(block)
     if form is None:
         logger.info("a block of type %s is not stored", type(block))
+        note(writer.run, computed=1, unstored=1)
         return block
     try:
         target = place.block(token, form)
@@ -216,6 +218,7 @@ def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) ->
     except UncacheableError as error:
         # Nobody asked for it.
         logger.info("a block is not stored: %s", error)
+        note(writer.run, computed=1, unstored=1)
         return block
     _journal_of(writer.run).note(target, place)
     return kept.reshape(()) if is_only else kept

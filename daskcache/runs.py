@@ -39,7 +39,7 @@ class Figures:
     wanted: int = 0
     """Blocks that were not in the store when the run began, and belong there."""
     computed: int = 0
-    """Blocks that were wanted and were computed."""
+    """Blocks that were wanted, or that the policy ``auto`` found worth storing, and that were computed."""
     loaded: int = 0
     """Stored blocks, of other results too, that stand in for a part of the graph."""
     reused: int = 0

@@ -75,14 +75,15 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
     for key, node in found.items():
         if key not in result:
             continue  # a part of another by now
-        inner = _flatten(node, count(1))
+        names = _new_names()
+        inner = _flatten(node, names)
         external = _inputs(inner)
         # dask leaves a producer alone where its store task has several dependents and came first.
         while len(external) == 1:
             (dep,) = external
             if dep not in result or dependents[dep] != 1 or dep in keys or result[dep].block_fusion:
                 break
-            inner.update(_flatten(result.pop(dep), count(len(inner) + 1)))
+            inner.update(_flatten(result.pop(dep), names))
             external = _inputs(inner)
         checks = _checks(inner)
         if not checks:
@@ -124,7 +125,7 @@ def _let_producer_look(result: dict[Key, GraphNode], external: Set[Key], check: 
         key = node.target
     if not isinstance(node, Task) or node.func in (run_looking, *GETTERS):
         return
-    inner = _flatten(node, count(1))
+    inner = _flatten(node, _new_names())
     result[key] = _task(key, inner, key, {key: (*check[:2], "input")}, _inputs(inner))
 
 
@@ -256,26 +257,30 @@ def _inputs(inner: Mapping[Key, GraphNode]) -> set[Key]:
     return {dep for part in inner.values() for dep in part.dependencies} - inner.keys()
 
 
-def _flatten(node: GraphNode, numbers: Iterator[int]) -> dict[Key, GraphNode]:
-    """Give the tasks that a task was fused of, also those of fused tasks among them, all but the last as numbers."""
+def _new_names() -> Iterator[Key]:
+    """Give names that are no keys of the user's, who may well have numbers."""
+    return (f"daskcache {number}" for number in count())
+
+
+def _flatten(node: GraphNode, new_names: Iterator[Key]) -> dict[Key, GraphNode]:
+    """Give the tasks that a task was fused of, also those of fused tasks among them, all but the last renamed."""
     if not isinstance(node, Task) or node.func is not execute_subgraph:
         return {node.key: node}
     graph, outkey, inkeys, *args = node.args
-    # From 1 on, because dask takes a key 0 for none.
-    names: dict[Key, Key] = {key: next(numbers) for key in graph}
+    names: dict[Key, Key] = {key: next(new_names) for key in graph}
     flat: dict[Key, GraphNode] = {}
     for inkey, arg in zip(inkeys, args, strict=True):
         if isinstance(arg, TaskRef):
             names[inkey] = arg.key
         else:
-            names[inkey] = number = next(numbers)
-            flat[number] = (
-                arg.substitute({}, key=number) if isinstance(arg, Task) else DataNode(number, _value(arg, {}))
+            name = names[inkey] = next(new_names)
+            flat[name] = (
+                arg.substitute({}, key=name) if isinstance(arg, Task) else DataNode(name, _value(arg, {}))
             )
     names[outkey] = node.key
     for key, part in graph.items():
         if isinstance(part, Alias):
             flat[names[key]] = Alias(names[key], names.get(part.target, part.target))
         else:
-            flat.update(_flatten(part.substitute(names, key=names[key]), numbers))
+            flat.update(_flatten(part.substitute(names, key=names[key]), new_names))
     return flat

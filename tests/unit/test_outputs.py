@@ -108,11 +108,16 @@ def test_outputs_that_need_each_other(store_root, policy):
 def test_layers_that_hold_the_same_tasks(store_root, policy):
     """Of an LU decomposition each of three layers holds all tasks, and what is made of them names all three."""
     values = np.random.default_rng(0).random((6, 6)) + np.eye(6)
+    p, lower, upper = dask.compute(*da.linalg.lu(da.from_array(values, chunks=3)))
+    plain = (lower + 1) @ (p + upper * 2)
     with daskcache.activate(policy=policy), dask.config.set(scheduler="sync"):
         for _ in ("cold", "warm"):
             x = da.from_array(values, chunks=3)
             p, lower, upper = dask.persist(*da.linalg.lu(x))
             assert np.allclose(p @ lower @ upper, values)
+            p, lower, upper = da.linalg.lu(x)
+            found, _ = dask.compute((lower + 1) @ (p + upper * 2), lower)
+            assert np.allclose(found, plain)
             assert np.allclose(da.linalg.inv(x).persist(), np.linalg.inv(values))
             assert np.allclose(da.linalg.solve(x, x[0]).compute(), np.linalg.solve(values, values[0]))
 
@@ -349,3 +354,27 @@ def test_a_damaged_pack_is_left_out(store_root):
         pack.write_bytes(pack.read_bytes()[:-1] + b"?")
         assert ((doubled() + 1).compute() == EXPECTED + 1).all()
         assert count() == 4
+
+
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+def test_the_run_counts_what_it_stores_and_what_it_cannot(store_root, policy):
+    def figures():
+        run = daskcache.last_run()
+        assert run.done
+        return run.wanted, run.computed, run.stored, run.loaded, run.unstored
+
+    with daskcache.activate(policy=policy):
+        doubled(12).compute()
+        assert figures() == (4, 4, 4, 0, 0)
+        assert daskcache.last_run().stored_bytes == sum(path.stat().st_size for path in objects(store_root))
+        doubled(24).compute()
+        assert figures() == (4, 4, 4, 4, 0)
+        doubled(24).compute()
+        assert figures() == (0, 0, 0, 8, 0)
+        da.from_delayed(dask.delayed(make_objects)(), (2,), object).compute()
+        assert figures() == (1, 1, 0, 0, 1)
+
+
+@daskcache.version("1")
+def make_objects():
+    return np.array([{1}, {2}], object)
