@@ -51,6 +51,7 @@ from daskcache.tokens.rules import (
 __all__ = ["MISSING", "FromDependencyError", "Known", "Literal", "Scope", "TokenSource"]
 
 MISSING = object()
+_LOCKED = frozenset({"asarray", "lock"})
 _CONTAINERS = {list: b"list", tuple: b"tuple", set: b"set", frozenset: b"frozenset"}
 
 
@@ -386,7 +387,9 @@ class Scope:
 
     def _region(self, task: Task) -> bytes | None:
         """Look through a reference to a source or an array: the token is that of the region."""
-        if len(task.args) < 2 or task.kwargs:
+        is_getter = is_one_of(task.func, GETTERS)
+        # As dask gives them when it reads under a lock, which changes no value.
+        if len(task.args) < 2 or (task.kwargs and not (is_getter and task.kwargs.keys() <= _LOCKED)):
             return None
         array, index = self.literal(task.args[0]), self.literal(task.args[1])
         if array is MISSING or not is_basic(index):
@@ -396,9 +399,9 @@ class Scope:
             region = fingerprinter.source_region(array, index)
         except UncacheableError as error:
             raise error.within(f"read of {type(array).__name__}") from None
-        is_getter = is_one_of(task.func, GETTERS)
         # Whether an array comes out whatever indexing gives.
-        is_plain = is_getter and (len(task.args) < 3 or self.literal(task.args[2]) is True)
+        is_asked = task.args[2] if len(task.args) > 2 else task.kwargs.get("asarray", True)
+        is_plain = is_getter and self.literal(is_asked) is True
         if region is None:
             if is_getter and is_unknown_array(array, fingerprinter):
                 raise UncacheableError(
@@ -436,11 +439,7 @@ class Scope:
         fingerprinter = self.tokens.fingerprinter
         return fingerprinter.combine(
             b"trim",
-            [
-                fingerprinter.function(func),
-                fingerprinter.fingerprint(edges),
-                self.token(task.args[3]),
-            ],
+            [fingerprinter.function(func), fingerprinter.fingerprint(edges), self.token(task.args[3])],
         )
 
     def function(self, node: Any) -> bytes:

@@ -401,3 +401,18 @@ def test_files_of_hdf5_are_read_by_region(tmp_path: Path) -> None:
         found = {tokens.token(key) for key in keys_of([array])}
     assert len(found) == 2
     assert None not in found
+
+
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_lock_changes_no_read(tmp_path: Path, inline: bool) -> None:
+    def found(asarray: bool | None, **options: Any) -> set[tuple[bytes | None, bytes]]:
+        array = da.from_array(source, chunks=3, asarray=asarray, inline_array=inline, **options)
+        tokens = GraphTokens(array.dask, Fingerprinter())
+        return {(tokens.token(key), tokens.function(key)) for key in keys_of([array])}
+
+    for source in (VALUES, zarr.array(VALUES, store=tmp_path / "a.zarr", chunks=3)):
+        plain = found(True)
+        assert len(plain) == 4
+        assert found(True, lock=True) == plain
+        # A numpy array is one, whether asked for or not.
+        assert (found(False) == found(False, lock=True) == plain) == (source is VALUES)
