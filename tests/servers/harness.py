@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -99,14 +97,24 @@ def moto(count: int = 0) -> Server:
     return Server(command, port, lambda endpoint: request(endpoint, "PUT", f"/{BUCKET}"), environment)
 
 
-def gcs() -> Server:
+_GCS = """
+import sys
+from gcp_storage_emulator.handlers.objects import _make_object_resource
+from gcp_storage_emulator.server import create_server
+_, port, bucket, count = sys.argv
+server = create_server("127.0.0.1", int(port), in_memory=True, default_bucket=bucket)
+storage = server._storage
+storage._write_config_to_file = lambda: None  # it writes all it knows down for each object that is put
+for n in range(int(count)):
+    name = f"many/chunks/00ff/{n:040x}"
+    storage.create_file(bucket, name, b"12345", _make_object_resource("", bucket, name, "", 5))
+server.run()
+"""
+
+
+def gcs(count: int = 0) -> Server:
     port = free_port()
-    program = shutil.which("gcp-storage-emulator") or str(
-        Path(sys.executable).parent / "gcp-storage-emulator"
-    )
-    command = [
-        program, "start", "--host", "127.0.0.1", "--port", str(port), "--in-memory", "--default-bucket", BUCKET,
-    ]  # fmt: skip
+    command = [sys.executable, "-c", _GCS, str(port), BUCKET, str(count)]
     return Server(command, port, lambda endpoint: request(endpoint, "GET", f"/storage/v1/b/{BUCKET}"))
 
 

@@ -23,8 +23,7 @@ from daskcache.config import Settings
 from daskcache.errors import StoreError
 from daskcache.locations import to_root
 from daskcache.stores.remote import PROBE
-from tests.servers.conftest import start
-from tests.servers.harness import Bucket, Cutter, Faulty, moto, request
+from tests.servers.harness import Bucket, Cutter, Faulty, gcs, moto
 
 pytestmark = [
     pytest.mark.slow,
@@ -273,13 +272,15 @@ def test_ten_thousand_objects_are_listed(client: str, ambient: None) -> None:
 
 
 def test_ten_thousand_objects_of_googles_are_listed(ambient: None) -> None:
-    server = start("gcs")
-    for n in range(10_000):
-        path = f"/upload/storage/v1/b/bucket/o?uploadType=media&name=many%2Fchunks%2F00ff%2F{n:08x}"
-        request(server.endpoint, "POST", path, b"12345")
-    options = {"token": "anon", "project": "p", "endpoint_url": server.endpoint}
-    found = stores.list_sizes(stores.open("gs://bucket/many", **options), "chunks/00ff")
-    assert len(found) == 10_000
+    server = gcs(10_000)
+    server.start()
+    try:
+        options = {"token": "anon", "project": "p", "endpoint_url": server.endpoint}
+        found = stores.list_sizes(stores.open("gs://bucket/many", **options), "chunks/00ff")
+        assert len(found) == 10_000
+        assert set(found.values()) == {5}
+    finally:
+        server.kill()
 
 
 def test_the_better_client_is_taken_where_it_has_words_for_the_options(ambient: None) -> None:
