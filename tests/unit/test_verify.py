@@ -104,7 +104,7 @@ def test_exchanged_blocks_with_inner_chunks(store_root: Path) -> None:
     irregular = da.from_array(rng.random((6, 9000)), chunks=((1, 2, 2, 1), 9000))
     with dask.config.set({"daskcache.codecs": {"name": "none"}}):
         daskcache.persist(irregular, "x")
-    (version,) = daskcache.catalog.Catalog(str(store_root), "default").versions("x")
+    assert len(daskcache.catalog.Catalog(str(store_root), "default").versions("x")) == 1
     assert daskcache.catalog.Catalog(str(store_root), "default").open("x").variables[0].grid.kind == "inner"
     assert daskcache.verify().is_sound
     paths = sorted(objects(store_root), key=lambda path: path.stat().st_size)
