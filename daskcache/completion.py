@@ -244,25 +244,23 @@ def _append(
             group = TaskRef((name, "all", start))
         groups.append(group)
     tasks[name] = Task(name, last, DataNode(None, what), List(*groups))
-    owners = {block[0] if type(block) is tuple else block for block in blocks} & layers.keys()
-    graph = HighLevelGraph(dict(layers), dependencies)
-    # Several layers may hold one task.
-    holders = [each for each, held in graph.layers.items() if not isinstance(held, Blockwise) and key in held]
-    for holder in holders or [layer]:
-        held = dict(layers[holder])
-        if holders:
-            # Blocks of one layer may need each other. Of the output they want the value alone, or they would wait for
-            # it and what it waits for would wait for them.
-            held = {
-                other: task.substitute({key: inner}) if key in task.dependencies else task
-                for other, task in convert_legacy_graph(held, all_keys=graph).items()
-            }
-        node = convert_legacy_task(key, held[key], graph)
-        held[inner] = node.substitute({}, key=inner) if isinstance(node, GraphNode) else DataNode(inner, node)
-        held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
-        # One layer, because the two refer to one another.
-        layers[holder] = MaterializedLayer({**held, **tasks}, annotations=layers[holder].annotations)
-        dependencies[holder] = (dependencies[holder] | owners.difference(holders)) - {holder}
+    graph = HighLevelGraph(layers, dependencies)
+    held = dict(layers[layer])
+    if not isinstance(layers[layer], Blockwise):
+        # Blocks of one layer may need each other. Of the output they want the value alone, or they would wait for it and
+        # what it waits for would wait for them.
+        held = {
+            other: task.substitute({key: inner}) if key in task.dependencies else task
+            for other, task in convert_legacy_graph(held, all_keys=graph).items()
+        }
+    node = convert_legacy_task(key, held[key], graph)
+    held[inner] = node.substitute({}, key=inner) if isinstance(node, GraphNode) else DataNode(inner, node)
+    held[key] = Task(key, _first, TaskRef(inner), TaskRef(name))
+    # One layer, because the two refer to one another.
+    layers[layer] = MaterializedLayer({**held, **tasks}, annotations=layers[layer].annotations)
+    owners = (block[0] if type(block) is tuple else block for block in blocks)
+    dependencies[layer] |= {owner for owner in owners if owner in layers}
+    dependencies[layer].discard(layer)
 
 
 def _is_published(catalog: Catalog, entry: str, version: str) -> bool:

@@ -371,9 +371,11 @@ def _by_layer(dsk: HighLevelGraph, plan: Plan) -> dict[str, list[Key]]:
             else:
                 found.setdefault(name, []).append(key)
     for name, layer in dsk.layers.items():
-        # Several layers may hold one task: of dask's LU decomposition all three hold all tasks.
-        if not isinstance(layer, Blockwise) and (held := others.intersection(layer.keys())):
+        if isinstance(layer, MaterializedLayer) and not layer:
+            found[name] = []  # it gave up its keys, but blockwise layers still name it
+        elif others and not isinstance(layer, Blockwise) and (held := others.intersection(layer.keys())):
             found[name] = list(held)
+            others -= held
     return found
 
 
