@@ -136,7 +136,7 @@ class Tracer:
         if (
             old is not None
             and not layer.reads
-            and (layer.functions, layer.arguments) == (old.functions, old.arguments)
+            and (layer.functions, [*layer.arguments.items()]) == (old.functions, [*old.arguments.items()])
         ):
             return 0
         functions, arguments, reads = read_steps(self._tokens, key)
@@ -163,7 +163,7 @@ class Tracer:
             if before is None or before == layer.arguments.get(name) or _is_in(digest, before):
                 continue
             found.append(_name_argument(name, not is_alike))
-        return self._number(found)
+        return self._number(found or _compare_order(layer, old))
 
     def _compare_read(self, step: Step) -> list[Change]:
         source = self._tokens.fingerprinter.find_source(step.arguments[0][1])
@@ -252,6 +252,18 @@ def compare_functions(new: Function, same: Iterable[Function], runtime: str) -> 
                 else:
                     found.append(Change("value", f"{kind} `{called}` of `{name}` changed"))
     return found or [Change("function", f"function `{new.name}` changed")]
+
+
+def _compare_order(new: Layer, old: Layer) -> list[Change]:
+    """Say which functions are given the same arguments in another order, which a function with ``**`` can see."""
+    changes = []
+    for function in dict.fromkeys(one.name for one in new.functions):
+        orders = [
+            [name for name in layer.arguments if name.rpartition(".")[0] == function] for layer in (new, old)
+        ]
+        if orders[0] != orders[1] and sorted(orders[0]) == sorted(orders[1]):
+            changes.append(Change("argument", f"order of the arguments of `{function}` changed"))
+    return changes
 
 
 def _align(new: Recipe, old: Recipe) -> tuple[dict[str, Layer], list[Layer]]:

@@ -58,8 +58,8 @@ class Layer:
     functions: tuple[Function, ...] = ()
     """What its tasks call."""
     arguments: Mapping[str, str] = field(default_factory=dict)
-    """Digests of literals, by ``function.parameter``, or ``data`` for arrays in the graph. Up to 16 different ones of
-    8 characters each, sorted; else a ``*`` and one digest for all.
+    """Digests of literals, by ``function.parameter``, or ``data`` for arrays in the graph, in the order of the call.
+    Up to 16 different ones of 8 characters each, sorted; else a ``*`` and one digest for all.
     """
     reads: bool = False
     """Whether it reads sources."""
@@ -292,7 +292,7 @@ class _Reader:
             reads = reads or bool(read)
         found = Layer(
             tuple(functions[pair] for pair in sorted(functions)),
-            {argument: _join(digests) for argument, digests in sorted(values.items())},
+            {argument: _join(digests) for argument, digests in values.items()},
             reads,
         )
         self.layers[name] = found
@@ -336,7 +336,7 @@ def _sort(graph: HighLevelGraph, outputs: Sequence[str], reader: _Reader) -> lis
             shape = _hash(repr(layer.signature).encode(), *(one for one, _ in below))
             exact = _hash(
                 repr([f.digest for f in layer.functions]).encode(),
-                repr(layer.arguments).encode(),
+                repr(list(layer.arguments.items())).encode(),
                 *(two for _, two in below),
             )
             shapes[name] = shape, exact

@@ -99,6 +99,19 @@ def test_arguments_by_name(workspace: Workspace) -> None:
     assert causes(found) == {"argument `a_max` of `numpy.clip` changed": 4}
 
 
+def test_order_of_arguments_by_name(workspace: Workspace) -> None:
+    workspace.write({"ordered.py": "def first(x, **given): return x + next(iter(given.values()))\n"})
+    first = workspace.load("ordered").first
+    daskcache.persist(numbers().map_blocks(first, one=1, two=2, dtype="f8"), "entry")
+    same = daskcache.explain(numbers().map_blocks(first, one=1, two=2, dtype="f8"), "entry")
+    assert (causes(same), same.missing) == ({}, 0)
+    found = daskcache.explain(numbers().map_blocks(first, two=2, one=1, dtype="f8"), "entry")
+    assert causes(found) == {"order of the arguments of `ordered.first` changed": 4}
+    # Another value says more.
+    found = daskcache.explain(numbers().map_blocks(first, two=3, one=1, dtype="f8"), "entry")
+    assert causes(found) == {"argument `two` of `ordered.first` changed": 4}
+
+
 def test_arguments_through_apply_ufunc_and_partials(workspace: Workspace) -> None:
     detrend = workspace.load("anomaly").detrend
 
