@@ -62,7 +62,7 @@ def add_format(form: Format) -> Format:
 
 
 def register(
-    kind: type,
+    kind: Any,
     *,
     encode: Callable[[Any], bytes],
     decode: Callable[[bytes], Any],
