@@ -31,7 +31,7 @@ from daskcache.functions.recall import Recalled, memory_key, recall
 from daskcache.functions.saving import Details, Saved, save
 from daskcache.functions.serializers import check_trust, format_of
 from daskcache.functions.sources import Sources, collecting, note
-from daskcache.processors.base import Bound, Chain
+from daskcache.processors.chain import Bound, Chain
 
 __all__ = ["CachedFunction"]
 
@@ -62,7 +62,7 @@ class CachedFunction:
 
     def __init__(
         self,
-        func: Callable[..., Any],
+        func: Any,
         definition: Definition,
         sources: tuple[DeclaredSource, ...],
         chain: Chain | None = None,
