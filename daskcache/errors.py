@@ -6,6 +6,7 @@ pickles intact, because it may cross a cluster.
 
 from __future__ import annotations
 
+import logging
 import warnings
 
 from daskcache import cluster
@@ -23,6 +24,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UncacheableError",
+    "warn_of_defect",
     "warn_once",
 ]
 
@@ -158,3 +160,27 @@ def warn_once(message: str, stacklevel: int = 3, *, about: str | None = None) ->
         # First, because a filter may make an error of the warning.
         cluster.forward_warning(message, DaskcacheWarning)
         warnings.warn(message, DaskcacheWarning, stacklevel=stacklevel)
+
+
+def warn_of_defect(consequence: str, error: Exception) -> None:
+    """Warn, once per process, that something failed in daskcache that nobody foresaw; the log has where.
+
+    Parameters
+    ----------
+    consequence : str
+        What it means for the user, whose result is right all the same.
+    error : Exception
+        What was raised.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_of_defect("all is computed", KeyError("x"))
+    >>> print(caught[0].message)
+    the pass failed, which is a defect of daskcache's: all is computed; please report KeyError: 'x'
+    """
+    logging.getLogger("daskcache").warning("a defect: %s", consequence, exc_info=error)
+    message = f"the pass failed, which is a defect of daskcache's: {consequence}; please report {type(error).__name__}: {error}"
+    warn_once(message, stacklevel=4, about=f"defect {type(error).__name__} {consequence}")

@@ -22,7 +22,7 @@ from daskcache.completion import list_outputs, publish_checkpoints
 from daskcache.config import Settings
 from daskcache.costs import weigh
 from daskcache.dask_internals import Blockwise, DataNode, Key, Task
-from daskcache.errors import StoreError, UncacheableError, warn_once
+from daskcache.errors import DaskcacheError, StoreError, UncacheableError, warn_of_defect, warn_once
 from daskcache.finder import Finder, may_read, may_write
 from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
@@ -88,20 +88,27 @@ class Optimizer:
         Returns
         -------
         HighLevelGraph or Mapping
-            What dask's optimizer makes of the rewritten graph. Where the store cannot be reached, or the pass runs on a
-            scheduler that has workers without daskcache, of the graph as it was, with one warning.
+            What dask's optimizer makes of the rewritten graph. Where the store cannot be reached, the pass has a
+            defect, or runs on a scheduler that has workers without daskcache, of the graph as it was, with one warning.
         """
         optimize: Any = self.chained or dask.array.optimization.optimize
         lacking = [] if self.client is None else cluster.find_lacking_here()
         if lacking:
             return run_plainly(optimize, dsk, keys, lacking, self.origin, **kwargs)
-        weighing: Callable[[Any], Any] = _leave
+        wanted = set(flatten([keys], container=(list, set)))
         try:
-            dsk, weighing = _rewrite(dsk, keys, self.settings, self.client, self.origin)
+            rewritten, weighing = _rewrite(dsk, keys, self.settings, self.client, self.origin)
+            return weighing(look_first(optimize(rewritten, keys, **kwargs), wanted))
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
-        optimized = look_first(optimize(dsk, keys, **kwargs), set(flatten([keys], container=(list, set))))
-        return weighing(optimized)
+            return look_first(optimize(dsk, keys, **kwargs), wanted)
+        except DaskcacheError:
+            raise  # on purpose
+        except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
+            # What another optimizer refuses it refuses again.
+            optimized = optimize(dsk, keys, **kwargs)
+            warn_of_defect("nothing is loaded or stored, and all is computed", error)
+            return optimized
 
 
 def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None = None) -> Any:

@@ -19,7 +19,7 @@ from daskcache.catalog import put_pack
 from daskcache.chunks import ChunkSpec, group_of
 from daskcache.config import Codecs
 from daskcache.dask_internals import Alias, Blockwise, DataNode, Key, Task, TaskRef, blockwise_token
-from daskcache.errors import StoreError, UncacheableError, warn_once
+from daskcache.errors import StoreError, UncacheableError, warn_of_defect, warn_once
 from daskcache.fingerprint.watch import Watch
 from daskcache.graph import ONLY_ELEMENT, BlockLookup, StoredBlocks
 from daskcache.listing import Listing
@@ -359,6 +359,8 @@ def _list_stored(
         warn_once(
             f"the result is right, but what was stored of it is not listed: {error}", about=unstored_in(run)
         )
+    except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
+        warn_of_defect("what was stored is not listed", error)
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,15 @@ from typing import Any
 import numpy as np
 
 from daskcache.config import CodeVersions
-from daskcache.errors import NotStoredError, SourceChangedError, StoreError, UncacheableError, warn_once
+from daskcache.errors import (
+    DaskcacheError,
+    NotStoredError,
+    SourceChangedError,
+    StoreError,
+    UncacheableError,
+    warn_of_defect,
+    warn_once,
+)
 from daskcache.fingerprint import check_code_units
 from daskcache.fingerprint.guard import Watched, find_changed_file
 from daskcache.pool import Receipt, StoredBlock, write_block
@@ -147,6 +155,11 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
         warn_once(
             f"a block could not be stored and was computed only: {error}", about=unstored_in(writer.run)
         )
+        note(writer.run, computed=1, unstored=1)
+    except DaskcacheError:
+        raise  # on purpose
+    except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
+        warn_of_defect("a block was computed and is not stored", error)
         note(writer.run, computed=1, unstored=1)
     return block
 

@@ -22,6 +22,7 @@ from daskcache.errors import (
     ReadOnlyError,
     StoreError,
     StoreFullError,
+    UncacheableError,
 )
 from tests import producers
 from tests.producers import count, doubled, leftovers, objects, produced, put_file_in_place
@@ -296,3 +297,53 @@ def test_loads_when_the_store_goes_away(store_root, scheduler):
     assert (result == EXPECTED + 1).all()
     assert count() == 4
     os.remove(store_root)
+
+
+# Defects of our own.
+
+PLACES = {
+    "planning": ("optimizer.make_plan", "nothing is loaded or stored, and all is computed"),
+    "behind the optimizer": ("optimizer.look_first", "nothing is loaded or stored, and all is computed"),
+    "weighing": ("optimizer.weigh", "nothing is loaded or stored, and all is computed"),
+    "writing": ("writing.write_block", "a block was computed and is not stored"),
+    "listing": ("outputs.put_pack", "what was stored is not listed"),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_defect_costs_the_cache_alone(store_root, monkeypatch, caplog, place):
+    def fail(*args, **kwargs):
+        raise IndexError(f"of {place}")
+
+    name, consequence = PLACES[place]
+    monkeypatch.setattr(f"daskcache.{name}", fail)
+    monkeypatch.setattr("daskcache.errors._warned", set())
+    with daskcache.activate(policy="auto"), dask.config.set(scheduler="sync"):
+        message = f"the pass failed, .*: {consequence}; please report IndexError: of {place}"
+        assert (compute_with_one_warning(doubled() * 3, message) == EXPECTED * 3).all()
+        assert (compute_silently(doubled() * 4) == EXPECTED * 4).all()
+    assert count() == 8
+    assert "in fail" in caplog.text, "where it was"
+
+
+def test_what_another_optimizer_refuses_is_no_defect(store_root):
+    def refuse(dsk, keys, **kwargs):
+        raise LookupError("not this graph")
+
+    with (
+        dask.config.set(array_optimize=refuse),
+        daskcache.activate(),
+        pytest.raises(LookupError, match="not this"),
+    ):
+        daskcache.checkpoint(doubled(), "x").compute()
+
+
+def test_what_is_meant_is_raised(store_root):
+    x = da.arange(4, chunks=2).map_blocks(
+        lambda block: block + os.getpid(), dtype="i8", meta=np.empty(0, "i8")
+    )
+    with (
+        daskcache.activate(on_uncacheable="raise"),
+        pytest.raises(UncacheableError, match="reads the environment"),
+    ):
+        daskcache.checkpoint(x, "x").compute()
