@@ -153,13 +153,14 @@ def _rewrite(
     stores_outputs = settings.policy != "checkpoints" and may_write(settings)
     if not checkpoints and not len(index) and not stores_outputs:
         return dsk, _leave
-    tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings))
+    taken = None if client is None else client.extensions
+    tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings, taken=taken))
     finder = Finder(dsk, tokens, checkpoints, index, settings)
     finder.identify(outputs)
     stale = client.differing(tokens.fingerprinter.code_units) if client is not None else frozenset()
     if stale:
         _warn_of_stale(stale)
-        tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings, stale))
+        tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings, stale, taken))
         finder = Finder(dsk, tokens, checkpoints, index, settings)
         finder.identify(outputs)
     if stores_outputs:

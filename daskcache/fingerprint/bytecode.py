@@ -89,6 +89,10 @@ class Facts:
     """What it reads of variables that are not global, sorted."""
     imports: tuple[Import, ...]
     """What it imports, sorted."""
+    attributes: frozenset[str]
+    """The names of all attributes that it reads, of whatever."""
+    words: frozenset[str]
+    """Strings that may be names: code may read attributes by them."""
 
 
 class _Operation(NamedTuple):
@@ -135,6 +139,8 @@ class _Reader:
         self.globals: set[Read] = set()
         self.closure: set[Read] = set()
         self.bound: set[tuple[str, Import]] = set()
+        self.attributes: set[str] = set()
+        self.words: set[str] = set()
 
     def facts(self) -> Facts:
         digest = self.digest(self.code)
@@ -149,7 +155,14 @@ class _Reader:
         # A nested class holds what its body imports as attributes, which have no names of their own.
         imports |= {target for name, target in self.bound if name not in names}
         free = {read for read in self.closure if read.name in self.code.co_freevars}
-        return Facts(digest, tuple(sorted(self.globals)), tuple(sorted(free)), tuple(sorted(imports)))
+        return Facts(
+            digest,
+            tuple(sorted(self.globals)),
+            tuple(sorted(free)),
+            tuple(sorted(imports)),
+            frozenset(self.attributes),
+            frozenset(self.words),
+        )
 
     def digest(self, code: CodeType) -> bytes:
         operations = _without_self_description(_without_annotations(list(_operations(code))))
@@ -206,6 +219,11 @@ class _Reader:
                     self.closure.add(_read(operations, place, second))
             elif operation.name == "STORE_FAST_LOAD_FAST":
                 self.closure.add(_read(operations, place, operation.value[1]))
+            elif operation.name in _ATTRIBUTE_LOADS or operation.name in _FLAGGED_NAMES:
+                self.attributes.add(str(operation.value))
+            elif operation.name == "LOAD_CONST" and isinstance(operation.value, str):
+                if operation.value.isidentifier():
+                    self.words.add(operation.value)
             elif operation.name == "IMPORT_NAME":
                 self.bound.update(_bound_names(operations, place))
 

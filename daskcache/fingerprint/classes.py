@@ -42,7 +42,6 @@ _NOT_OF_THE_BODY = frozenset(
         "__type_params__",
         "__dataclass_params__",
         "__signature__",
-        "__subclasshook__",
         "__protocol_attrs__",
         "_is_protocol",
         "_is_runtime_protocol",
@@ -134,7 +133,9 @@ def name_of(obj: type) -> str:
 
 
 def _is_made_by_type(obj: type, key: str, value: object) -> bool:
-    """Whether an entry is a slot's descriptor, which ``__slots__`` says as well."""
+    """Whether an entry is a slot's descriptor, which ``__slots__`` says as well, or of ``typing``'s protocols."""
+    if key == "__subclasshook__":
+        return getattr(getattr(value, "__func__", value), "__module__", None) == "typing"
     return (
         isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
         and value.__objclass__ is obj

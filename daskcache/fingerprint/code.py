@@ -13,7 +13,12 @@ from daskcache.fingerprint.bytecode import Import, read_code
 from daskcache.fingerprint.callables import resolves
 from daskcache.fingerprint.declare import declared
 from daskcache.fingerprint.declared_files import DeclaredSource, declared_sources, holds_declared
-from daskcache.fingerprint.impure import find_impurity, find_named_impurity, is_declared
+from daskcache.fingerprint.impure import (
+    find_attribute_impurity,
+    find_impurity,
+    find_named_impurity,
+    is_declared,
+)
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles
 
@@ -29,6 +34,8 @@ ENVIRONMENT = (
 
 _COVERED_BY_VERSION = (FunctionType, type, type(len))
 _UNRESOLVED = "<unresolved>"
+# Where partial, numpy.vectorize, lru_cache and the like keep what they call.
+_WRAPPED = ("func", "pyfunc", "__wrapped__")
 
 
 class _Name:
@@ -46,17 +53,19 @@ def _name(fp: Fingerprinter, obj: _Name) -> bytes:
 
 
 class _Installed:
-    """Stands for a module that a function's body imports, loaded already or not."""
+    """Stands for a module that a function's body imports, loaded already or not; or for what it calls by a name."""
 
-    __slots__ = ("module",)
+    __slots__ = ("module", "name")
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, name: str = "") -> None:
         self.module = module
+        self.name = name
 
 
 @handles("daskcache:_Installed")
 def _installed_module(fp: Fingerprinter, obj: _Installed) -> bytes:
-    return fp.digester.digest(b"module", fp.home_digest(obj.module), obj.module.encode())
+    names = [name.encode() for name in (obj.module, obj.name) if name]
+    return fp.digester.digest(b"module", fp.home_digest(obj.module), *names)
 
 
 def name_sentinel(name: str, value: object) -> object:
@@ -171,6 +180,9 @@ def _is_single_dispatch(func: FunctionType) -> bool:
 
 def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     facts = read_code(func.__code__)
+    why = find_attribute_impurity(facts.attributes, func.__name__)
+    if why is not None:
+        raise UncacheableError(why, (f"function {func.__qualname__}",))
     parts = _Parts(declared_sources(func))
     _add_files(parts, func)
     _add_defaults(parts, func)
@@ -196,11 +208,22 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
         _add_read(fp, parts, "global", read.name, value, read.attributes, read.call, title)
     for target in facts.imports:
         _add_import(fp, parts, func, target, title)
+    _add_extensions(fp, parts, facts.attributes | facts.words)
     for name, value in sorted(func.__dict__.items()):
         if not name.startswith("__daskcache_"):
             parts.add("attribute", name, value)
     own = [ENVIRONMENT, func.__name__.encode("utf-8", "surrogatepass"), facts.digest]
     return parts.node(fp, b"function", own, title)
+
+
+def _add_extensions(fp: Fingerprinter, parts: _Parts, attributes: frozenset[str]) -> None:
+    """Add what code has put on libraries' classes under the names that are read; operators are not read by name."""
+    extensions = fp.extensions
+    for attribute in sorted(extensions):
+        if attribute in attributes or attribute.startswith("__"):
+            for module, name, value in extensions[attribute]:
+                parts.add("extension", f"{module}.{name}", value)
+                fp.note_unit(module, name, value)
 
 
 def _add_files(parts: _Parts, func: FunctionType) -> None:
@@ -264,13 +287,37 @@ def _add_read(
 def _add_patched(
     fp: Fingerprinter, parts: _Parts, kind: str, name: str, value: object, attributes: tuple[str, ...]
 ) -> None:
-    """Add code of the user's that was put in an installed module, for whose own code a version stands."""
+    """Add what was put in an installed module by others, for whose own code a version stands."""
     owner = value
     for seen, rest in _follow(value, attributes):
-        is_foreign = isinstance(owner, ModuleType) and fp.home(owner.__name__).kind != "user"
-        if is_foreign and isinstance(seen, FunctionType | type) and _is_users(fp, seen):
-            parts.add(kind, ".".join((name, *attributes[: len(attributes) - len(rest)])), seen)
+        if seen is value or not isinstance(owner, ModuleType) or fp.home(owner.__name__).kind == "user":
+            owner = seen
+            continue
+        steps = attributes[: len(attributes) - len(rest)]
+        found = _put_there(fp, owner, steps[-1], seen)
+        if found is not None:
+            parts.add(kind, ".".join((name, *steps)), found)
         owner = seen
+
+
+def _put_there(fp: Fingerprinter, owner: ModuleType, name: str, value: Any) -> object:
+    """Give what counts of something in an installed module that is not what the module's code calls so; else None."""
+    if isinstance(value, ModuleType):
+        return value if fp.home(value.__name__).kind == "user" else None
+    inner = value
+    for step in _WRAPPED * 2:
+        inner = getattr(inner, step, None) or inner
+    if isinstance(inner, FunctionType | type):
+        is_users = _is_users(fp, inner)
+    else:
+        is_users = fp.home(type(inner).__module__).kind == "user"
+    own, module = getattr(value, "__name__", None), getattr(value, "__module__", None)
+    if is_users or (type(value).__name__ == "ufunc" and own != name):
+        return value
+    if not isinstance(own, str) or not isinstance(module, str):
+        return None
+    is_same = own == name and fp.home(module).name == fp.home(owner.__name__).name
+    return None if is_same else _Installed(module, own)
 
 
 def _is_users(fp: Fingerprinter, value: object) -> bool:

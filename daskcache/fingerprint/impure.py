@@ -13,7 +13,13 @@ from collections.abc import Iterable
 from types import BuiltinMethodType, MethodType
 from typing import Any
 
-__all__ = ["find_call_impurity", "find_impurity", "find_named_impurity", "is_declared"]
+__all__ = [
+    "find_attribute_impurity",
+    "find_call_impurity",
+    "find_impurity",
+    "find_named_impurity",
+    "is_declared",
+]
 
 _DECLARE = "declare the function with @daskcache.version('1') if that does not matter"
 _DECLARE_FILE = "declare the file with daskcache.source(path), as the argument or as the function's decorator"
@@ -39,7 +45,7 @@ _REASONS = {
         "os.walk os.fwalk glob.glob glob.iglob genericpath.exists genericpath.isfile genericpath.isdir "
         "genericpath.getmtime genericpath.getsize genericpath.getctime genericpath.getatime "
         "pathlib.Path.cwd pathlib.Path.home posixpath.expanduser ntpath.expanduser "
-        "importlib.resources.* pkgutil.get_data linecache.*"
+        "importlib.resources.* linecache.*"
     ),
     "reads the environment": (
         "os.getenv os.getenvb os._Environ posix.getpid posix.getppid posix.getlogin posix.uname posix.times "
@@ -58,7 +64,22 @@ _REASONS = {
     "runs or looks up code by name": (
         "builtins.eval builtins.exec builtins.compile builtins.globals builtins.__import__ "
         "importlib.import_module importlib.__import__ importlib.reload runpy.* "
-        "sys.modules sys._getframe inspect.currentframe inspect.stack inspect.getsource inspect.getsourcelines"
+        "importlib.util.* importlib.metadata.* pkgutil.* "
+        "sys.modules sys._getframe inspect.currentframe inspect.stack inspect.getmembers gc.get_objects gc.get_referrers"
+    ),
+    "reads what says nothing of what code does": (
+        "inspect.getsource inspect.getsourcelines inspect.getsourcefile inspect.getfile inspect.getdoc "
+        "inspect.getcomments inspect.getmodule inspect.signature inspect.Signature inspect.get_annotations "
+        "inspect.getfullargspec typing.get_type_hints pydoc.* ast.parse tokenize.*"
+    ),
+    "reads settings of the process": (
+        "dask.config.get dask.config.config xarray.get_options xarray.core.options.get_options "
+        "xarray.core.options.OPTIONS numpy.geterr numpy.geterrcall numpy.getbufsize numpy.get_printoptions "
+        "pandas.get_option pandas.options pandas._config.config.get_option zarr.config matplotlib.rcParams "
+        "decimal.getcontext _decimal.getcontext locale.* _locale.* sys.argv sys.stdin "
+        "contextvars.copy_context _contextvars.copy_context threading.current_thread threading.active_count "
+        "multiprocessing.current_process multiprocessing.cpu_count "
+        "distributed.get_worker distributed.worker.get_worker distributed.get_client distributed.worker.get_client"
     ),
     "asks the user": "builtins.input builtins.breakpoint",
     "talks to the network": (
@@ -66,6 +87,32 @@ _REASONS = {
     ),
     "runs another program": "subprocess.* posix.system posix.popen os.popen posix.fork",
 }
+# What a function is, besides what it does; and what has been derived from a class anywhere.
+_UNCOUNTED = frozenset(
+    [
+        "__doc__",
+        "__annotations__",
+        "__annotate__",
+        "__code__",
+        "__globals__",
+        "__subclasses__",
+        "__file__",
+        "__firstlineno__",
+        "__static_attributes__",
+        "__orig_bases__",
+        "__type_params__",
+        "__parameters__",
+        "__dataclass_params__",
+        "co_filename",
+        "co_firstlineno",
+        "f_globals",
+        "f_locals",
+        "f_back",
+    ]
+)
+# What Python writes for dataclasses reads these to show an object.
+_PLACES = frozenset({"__module__", "__qualname__"})
+_SHOWING = frozenset({"__repr__", "__str__"})
 _READS = ("reads a file", "looks at the file system")
 _BY_NAME = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 _BY_MODULE = {name[:-2]: reason for name, reason in _BY_NAME.items() if name.endswith(".*")}
@@ -149,6 +196,10 @@ def find_named_impurity(name: str, call: str) -> str | None:
     'talks to the network (requests.get)'
     """
     reason = _BY_NAME.get(name)
+    prefix = name.rpartition(".")[0]
+    while reason is None and prefix:
+        # Whatever is read of what is recognised.
+        reason, prefix = _BY_NAME.get(prefix), prefix.rpartition(".")[0]
     if reason is None and _HIDDEN.fullmatch(name):
         reason = "draws from the process's own random state"
     if reason is None:
@@ -160,6 +211,31 @@ def find_named_impurity(name: str, call: str) -> str | None:
     if reason in _READS:
         return f"{reason} ({name}); {_DECLARE_FILE}"
     return None if reason is None else f"{reason} ({name}); {_DECLARE}"
+
+
+def find_attribute_impurity(names: Iterable[str], function: str = "") -> str | None:
+    """Say the same of code by the attributes that it reads, of whatever.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The attributes' names.
+    function : str, optional
+        The name of the function that reads them.
+
+    Returns
+    -------
+    str or None
+        As from `find_impurity`.
+
+    Examples
+    --------
+    >>> find_attribute_impurity(["shape", "__doc__"]).partition(";")[0]
+    'reads what says nothing of what code does (.__doc__)'
+    """
+    uncounted = _UNCOUNTED if function in _SHOWING else _UNCOUNTED | _PLACES
+    found = sorted(uncounted.intersection(names))
+    return f"reads what says nothing of what code does (.{found[0]}); {_DECLARE}" if found else None
 
 
 def find_call_impurity(function: Any) -> str | None:
@@ -231,6 +307,8 @@ def _names(value: Any, attributes: tuple[str, ...]) -> list[str]:
     kind = type(value)
     if kind.__module__ == "os" and kind.__qualname__ == "_Environ":
         return ["os._Environ"]
+    if value is sys.modules:
+        return ["sys.modules"]
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if not isinstance(name, str):
         return []

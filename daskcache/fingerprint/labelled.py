@@ -6,8 +6,10 @@ Encodings do not count: they say how values were or will be written, and hold pa
 from __future__ import annotations
 
 import sys
+import types
 from typing import TYPE_CHECKING, Any
 
+from daskcache.fingerprint.classes import assigned_names, derived_names
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles, handles_subclasses
 
@@ -74,10 +76,24 @@ def _subclass(fp: Fingerprinter, obj: Any) -> Node:
     rules = {xarray.DataArray: _data_array, xarray.Dataset: _dataset}
     node = rules.get(base, _variable)(fp, obj)
     return Node(
-        (type(obj), *node.children),
-        lambda parts: fp.combine(b"subclass", [parts[0], node.combine(parts[1:])]),
-        lambda at: "type" if at == 0 else node.label(at - 1),
+        (type(obj), _own_attributes(obj, base), *node.children),
+        lambda parts: fp.combine(b"subclass", [*parts[:2], node.combine(parts[2:])]),
+        lambda at: ("type", "attributes of its own")[at] if at < 2 else node.label(at - 2),
     )
+
+
+def _own_attributes(obj: Any, base: type) -> dict[str, Any]:
+    """List what an object of a subclass holds besides, in slots and elsewhere."""
+    kinds = type(obj).__mro__[: type(obj).__mro__.index(base)]
+    slots = {
+        name
+        for kind in kinds
+        for name, slot in vars(kind).items()
+        if isinstance(slot, types.MemberDescriptorType) and hasattr(obj, name)
+    }
+    derived = derived_names(type(obj)) - assigned_names(kinds)
+    held = {**{name: getattr(obj, name) for name in slots}, **getattr(obj, "__dict__", {})}
+    return {name: held[name] for name in sorted(held) if name not in derived}
 
 
 def _indexes(obj: Any) -> tuple[tuple[str, str], ...]:

@@ -19,6 +19,7 @@ from daskcache.config import CodeVersions
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.digest import Digester
 from daskcache.fingerprint.distributions import find_home
+from daskcache.fingerprint.extensions import Extension, TakenExtension, find_extensions
 from daskcache.fingerprint.objects import Fingerprinter
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ _LARGEST_ARRAY_BYTES = 1 << 26
 _Snapshot = dict[str, tuple[ModuleType, dict[str, Any]]]
 _kinds: dict[str, tuple[ModuleType, bool]] = {}
 # The names' values beside the marks made of them, so that an edit or an assignment is seen.
-_last: dict[tuple[str, CodeVersions], tuple[_Snapshot, bytes]] = {}
+_last: dict[
+    tuple[str, CodeVersions], tuple[_Snapshot, tuple[Extension, ...], bytes, tuple[TakenExtension, ...]]
+] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class LoadedCode:
 
     marks: bytes
     """16 bytes for each name of a module of the user's, made of its name and its digest; sorted."""
+    extensions: tuple[TakenExtension, ...] = ()
+    """What code has put on the classes of xarray, pandas and dask."""
 
     @classmethod
     def here(cls, *, salt: str = "", code_versions: CodeVersions = "exact") -> Self:
@@ -69,14 +74,14 @@ class LoadedCode:
         Some 50 µs for each function, when it is first called and whenever a name of a module of the user's was
         given another value; else a look at the names.
         """
-        snapshot = _take_snapshot()
+        snapshot, extensions = _take_snapshot(), find_extensions()
         known = _last.get((salt, code_versions))
-        if known is None or not _is_same(known[0], snapshot):
-            marks = _mark_all(
-                snapshot, _CodeFingerprinter(salt=salt, code_versions=code_versions, is_of_code=True)
-            )
-            known = _last[salt, code_versions] = snapshot, marks
-        return cls(known[1])
+        if known is None or not _is_same(known[0], snapshot) or not _are_same(known[1], extensions):
+            code = _CodeFingerprinter(salt=salt, code_versions=code_versions, is_of_code=True)
+            marks = _mark_all(snapshot, extensions, code)
+            taken = tuple(_take(one, salt, code_versions) for one in extensions)
+            known = _last[salt, code_versions] = snapshot, extensions, marks, taken
+        return cls(known[2], known[3])
 
     def differing(self, units: Mapping[tuple[str, str], bytes]) -> frozenset[tuple[str, str]]:
         """Find the code that is not what it was there.
@@ -158,16 +163,35 @@ def _is_same(one: _Snapshot, other: _Snapshot) -> bool:
     )
 
 
-def _mark_all(snapshot: _Snapshot, fingerprinter: Fingerprinter) -> bytes:
+def _are_same(some: tuple[Extension, ...], others: tuple[Extension, ...]) -> bool:
+    return len(some) == len(others) and all(
+        one[:2] == other[:2] and one.value is other.value for one, other in zip(some, others, strict=True)
+    )
+
+
+def _take(extension: Extension, salt: str, code_versions: CodeVersions) -> TakenExtension:
+    """Digest what the scheduler may not have; what reads files or sources would be stale there, and is not."""
+    fingerprinter = _CodeFingerprinter(salt=salt, code_versions=code_versions)
+    try:
+        digest = fingerprinter.fingerprint(extension.value)
+    except UncacheableError:
+        digest = b""
+    return TakenExtension(extension.module, extension.name, b"" if fingerprinter.files else digest)
+
+
+def _mark_all(snapshot: _Snapshot, extensions: tuple[Extension, ...], fingerprinter: Fingerprinter) -> bytes:
     units: dict[tuple[str, str], bytes] = {}
-    for module, (_, names) in snapshot.items():
-        for name, value in names.items():
-            if (name.startswith("__") and name.endswith("__")) or not _is_worth_a_look(fingerprinter, value):
-                continue
-            try:
-                units[module, name] = fingerprinter.fingerprint_reading(value)
-            except UncacheableError:
-                continue
+    found = [
+        ((module, name), value)
+        for module, (_, names) in snapshot.items()
+        for name, value in names.items()
+        if not (name.startswith("__") and name.endswith("__")) and _is_worth_a_look(fingerprinter, value)
+    ]
+    for unit, value in (*found, *(((one.module, one.name), one.value) for one in extensions)):
+        try:
+            units[unit] = fingerprinter.fingerprint_reading(value)
+        except UncacheableError:
+            continue
     # Methods, and the functions that it found by itself, under the names that they give themselves.
     units |= fingerprinter.code_units
     return b"".join(sorted({_mark(unit, digest) for unit, digest in units.items()}))

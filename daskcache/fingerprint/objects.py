@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
@@ -15,6 +15,7 @@ from daskcache.fingerprint import (  # noqa: F401  (importing them registers the
     classes,
     code,
     declared_files,
+    extensions,
     files,
     labelled,
     libraries,
@@ -31,6 +32,7 @@ from daskcache.fingerprint.rules import has_rule, register, rule_of
 from daskcache.fingerprint.walk import Walk
 
 if TYPE_CHECKING:
+    from daskcache.fingerprint.extensions import TakenExtension
     from daskcache.fingerprint.sources import Source
 
 __all__ = ["Fingerprinter", "fingerprint", "register"]
@@ -86,6 +88,8 @@ class Fingerprinter:
         Modules and qualified names of code that has no identity here, because it is not what the client runs.
     is_of_code : bool, optional
         Look at code alone: what it declares to read does not count.
+    taken : tuple of TakenExtension, optional
+        What code has put on libraries' classes in the client, where that is another process.
 
     Examples
     --------
@@ -121,6 +125,7 @@ class Fingerprinter:
         source_aliases: tuple[tuple[str, str], ...] = (),
         refused: frozenset[tuple[str, str]] = frozenset(),
         is_of_code: bool = False,
+        taken: tuple[TakenExtension, ...] | None = None,
     ) -> None:
         self.digester = Digester(salt)
         self.code_versions = code_versions
@@ -144,9 +149,16 @@ class Fingerprinter:
         # What it finds must not be found by the other, for which the same code may have no identity.
         self._reading_walk = Walk(self.digester, self.leaf, self._open, self._finish)
         self._of_code: Fingerprinter | None = None
+        self._taken = taken
+        self._extensions: Mapping[str, list[tuple[str, str, object]]] | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, refused: frozenset[tuple[str, str]] = frozenset()) -> Self:
+    def from_settings(
+        cls,
+        settings: Settings,
+        refused: frozenset[tuple[str, str]] = frozenset(),
+        taken: tuple[TakenExtension, ...] | None = None,
+    ) -> Self:
         """Make a fingerprinter for one pass under the given settings.
 
         Parameters
@@ -155,6 +167,8 @@ class Fingerprinter:
             Of which the salt, `code_versions` and what concerns sources count.
         refused : frozenset of pairs of str, optional
             Code that has no identity.
+        taken : tuple of TakenExtension, optional
+            As of the class.
 
         Returns
         -------
@@ -167,6 +181,7 @@ class Fingerprinter:
             source_check=settings.source_check,
             source_aliases=settings.source_aliases,
             refused=refused,
+            taken=taken,
         )
 
     def fingerprint(self, obj: object) -> bytes:
@@ -345,6 +360,13 @@ class Fingerprinter:
         """Digest the version that stands for a module's code, as far as the settings let it count."""
         return self._home(module)[1]
 
+    @property
+    def extensions(self) -> Mapping[str, list[tuple[str, str, object]]]:
+        """What other code has put on libraries' classes, by the name that code reads: see `choose_extensions`."""
+        if self._extensions is None:
+            self._extensions = extensions.choose_extensions(extensions.find_extensions(), self._taken)
+        return self._extensions
+
     def load(self, module: str) -> ModuleType:
         """Import a module of the user's that code would import when it is called."""
         return importlib.import_module(module)
@@ -403,6 +425,9 @@ class Fingerprinter:
             return digest
         if self._of_code is None:
             self._of_code = Fingerprinter(
-                salt=self.digester.salt, code_versions=self.code_versions, is_of_code=True
+                salt=self.digester.salt,
+                code_versions=self.code_versions,
+                is_of_code=True,
+                taken=self._taken,
             )
         return self._of_code.fingerprint_reading(obj)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from daskcache.errors import UncacheableError
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles, handles_subclasses
 
@@ -12,6 +13,29 @@ if TYPE_CHECKING:
     from daskcache.fingerprint.objects import Fingerprinter
 
 __all__: list[str] = []
+
+
+# Where pandas' own objects keep what they are made of, and what they have worked out.
+_OF_PANDAS = frozenset(
+    [
+        "_attrs",
+        "_cache",
+        "_codes",
+        "_data",
+        "_flags",
+        "_freq",
+        "_id",
+        "_item_cache",
+        "_levels",
+        "_mgr",
+        "_name",
+        "_names",
+        "_no_setting_name",
+        "_range",
+        "_references",
+        "sortorder",
+    ]
+)
 
 
 def _type_name(obj: Any) -> str | type:
@@ -33,7 +57,10 @@ def _index(fp: Fingerprinter, obj: Any) -> Node:
         levels, codes = tuple(obj.levels), tuple(obj.codes)
         return _parts(fp, b"index", type=kind, levels=levels, codes=codes, names=tuple(obj.names))
     frequency = getattr(obj, "freq", None)
-    return _parts(fp, b"index", type=kind, values=obj.array, names=tuple(obj.names), frequency=frequency)
+    own = {"metadata": kept} if (kept := _metadata(obj)) else {}
+    return _parts(
+        fp, b"index", type=kind, values=obj.array, names=tuple(obj.names), frequency=frequency, **own
+    )
 
 
 @handles_subclasses("pandas:Series")
@@ -68,6 +95,13 @@ def _frame(fp: Fingerprinter, obj: Any) -> Node:
 def _metadata(obj: Any) -> tuple[Any, ...]:
     """List what a subclass of pandas' types keeps besides; they all name it in one attribute made for that."""
     names = [name for name in getattr(obj, "_metadata", ()) if name not in {"name", "_name"}]
+    for name in vars(obj).keys() - names:
+        if not (name in _OF_PANDAS or (name.startswith("_") and type(obj).__module__.startswith("pandas."))):
+            raise UncacheableError(
+                f"{type(obj)} leaves it out of what it gives to pickle, so that a worker would compute with another "
+                "value; name it in the class's _metadata, or put it in attrs",
+                (f"attribute {name}",),
+            )
     return tuple((name, getattr(obj, name, None)) for name in names)
 
 

@@ -56,11 +56,6 @@ TRAPS: dict[str, tuple[str, str, str]] = {
             def __class_getitem__(c,i): return i+1
         def f(x): return x+A[1]
     """, 'i+1', 'i+2'),
-    'qualname used': ("""
-        class A1:
-            def m(self): pass
-        def f(x): return x+int(A1.m.__qualname__[1])
-    """, 'A1', 'A2'),
     'class name in nested': ("""
         def f(x):
             class C1: pass
