@@ -1,0 +1,581 @@
+"""Runs the test suites of dask, xarray and flox without the pass and under it, and compares what each test does.
+
+Called by ``ci/suites``, which makes the environment. It is also the pytest plugin of the runs that it starts: those write
+down, test by test, what came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+EXPLAINED = HERE / "suites-explained.toml"
+
+SUITES = {
+    "dask": ["dask.array.tests", "dask.tests", "dask.bag.tests"],
+    "xarray": ["xarray.tests"],
+    # Not in the wheel.
+    "flox": ["flox/tests"],
+}
+"""What is run, by the project that it is of: packages, or directories of an unpacked source distribution."""
+
+UNPACKED = "unpacked"
+"""Where the latter lie. No directory of imports: what is tested is what is installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of the suites."""
+
+    name: str
+    """What people call it."""
+    policy: str | None = None
+    """The policy of the pass; None without it."""
+    store: str | None = None
+    """Runs of one store's name share a store, one after the other."""
+
+
+RUNS = (
+    Run("off"),
+    Run("checkpoints cold", "checkpoints", "checkpoints"),
+    Run("outputs cold", "outputs", "outputs"),
+    Run("outputs warm", "outputs", "outputs"),
+    # Nothing is marked there, so it has something to load only where another policy stored it.
+    Run("checkpoints warm", "checkpoints", "outputs"),
+    Run("auto cold", "auto", "auto"),
+    Run("auto warm", "auto", "auto"),
+)
+"""In this order; the first is what the others are compared with."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one test."""
+
+    result: str
+    """Such as ``passed``; with the kind of error where it failed."""
+    message: str = ""
+    """The first line of what it failed with."""
+    loads: int = 0
+    """Blocks that the pass loaded."""
+    writes: int = 0
+    """Blocks that the pass had stored."""
+    warned: list[str] = field(default_factory=list)
+    """What the pass warned of."""
+
+
+def run_suites(
+    targets: Sequence[str], runs: Sequence[Run], work: Path, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Run the targets once for each of the runs.
+
+    Parameters
+    ----------
+    targets : sequence of str
+        What pytest is given.
+    runs : sequence of Run
+        What to run.
+    work : Path
+        Where stores and outcomes go.
+    arguments : sequence of str
+        More for pytest.
+
+    Returns
+    -------
+    dict of str to dict of str to Outcome
+        By run and test.
+    """
+    outcomes = {}
+    for run in runs:
+        out = work / f"{run.name.replace(' ', '-')}.jsonl"
+        start_pytests(targets, run, work, out, arguments)
+        outcomes[run.name] = read_outcomes(out)
+    return outcomes
+
+
+def start_pytests(targets: Sequence[str], run: Run, work: Path, out: Path, arguments: Sequence[str]) -> None:
+    """Run pytest once for what is installed and once for what is unpacked, so that each test has its path for an id.
+
+    Parameters
+    ----------
+    targets : sequence of str
+        What they run.
+    run : Run
+        How.
+    work : Path
+        Where stores go, and what is unpacked lies.
+    out : Path
+        Where they write outcomes.
+    arguments : sequence of str
+        More for them.
+    """
+    print(f"── {run.name}", flush=True)
+    out.unlink(missing_ok=True)
+    unpacked = [str(work / UNPACKED / target) for target in targets if "/" in target]
+    installed = [target for target in targets if "/" not in target]
+    for root, some in ((Path(pytest.__file__).parents[1], installed), (work / UNPACKED, unpacked)):
+        if some:
+            start_pytest(some, run, work, out, [f"--rootdir={root}", *arguments])
+
+
+def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, arguments: Sequence[str]) -> None:
+    """Run pytest in a new process, with the pass as the run says.
+
+    Parameters
+    ----------
+    targets : sequence of str
+        What it runs.
+    run : Run
+        How.
+    work : Path
+        Where stores go, and what is unpacked lies.
+    out : Path
+        Where it writes outcomes.
+    arguments : sequence of str
+        More for it.
+    """
+    home = work / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("DASK_", "PYTEST_"))
+    }
+    environment |= {
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home),
+        "XDG_CONFIG_HOME": str(home),
+        "DASK_CONFIG": str(home / "dask"),
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parent)]),
+        # The same sets in the same order, so that a warm run finds what the cold one stored.
+        "PYTHONHASHSEED": "0",
+        "DASKCACHE_SUITES_OUT": str(out),
+    }
+    if run.policy is not None:
+        environment |= {
+            "DASK_DASKCACHE__ENABLED": "true",
+            "DASK_DASKCACHE__STORE": str(work / f"store-{run.store}"),
+            "DASK_DASKCACHE__POLICY": run.policy,
+        }
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "suites",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "--no-header",
+        "--tb=line",
+    ]
+    # Nobody's settings but pytest's own; and none of ours, such as conftest.py.
+    command += ["-c", os.devnull, "--timeout=600", f"--basetemp={work / 'temporary'}"]
+    command += ["-W", "error:the pass failed:RuntimeWarning", *arguments, "--pyargs", *targets]
+    with out.with_suffix(".log").open("a") as log:
+        done = subprocess.run(
+            command, env=environment, cwd=home, stdout=log, stderr=subprocess.STDOUT, check=False
+        )
+    last = out.with_suffix(".log").read_text(errors="replace").strip().splitlines()[-1:]
+    print(*last, flush=True)
+    # How the process ends says less: extensions of some libraries crash when it does.
+    if not out.exists() or "finished" not in json.loads(out.read_text().splitlines()[-1]):
+        raise SystemExit(f"pytest could not run ({done.returncode}); see {out.with_suffix('.log')}")
+
+
+def read_outcomes(out: Path) -> dict[str, Outcome]:
+    """Read what a run wrote down.
+
+    Parameters
+    ----------
+    out : Path
+        The file.
+
+    Returns
+    -------
+    dict of str to Outcome
+        By test.
+    """
+    found = {}
+    for line in out.read_text().splitlines():
+        record = json.loads(line)
+        if test := record.pop("test", None):
+            found[test] = Outcome(**record)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One test that does something else under the pass."""
+
+    test: str
+    """Its id."""
+    run: str
+    """Under which."""
+    without: str
+    """What it does without."""
+    under: str
+    """What it does under it."""
+    message: str
+    """The first line of what it fails with."""
+
+
+def find_differences(outcomes: dict[str, dict[str, Outcome]]) -> list[Difference]:
+    """List the tests that come out otherwise than in the first run.
+
+    Parameters
+    ----------
+    outcomes : dict of str to dict of str to Outcome
+        By run and test; the first run is the one without the pass.
+
+    Returns
+    -------
+    list of Difference
+        By run, then in the order of the tests.
+    """
+    (_, without), *others = outcomes.items()
+    missing = Outcome("not run")
+    found = []
+    for name, under in others:
+        for test in [*without, *(test for test in under if test not in without)]:
+            old, new = without.get(test, missing), under.get(test, missing)
+            if old.result != new.result:
+                found.append(Difference(test, name, old.result, new.result, new.message or old.message))
+    return found
+
+
+def find_unsteady(
+    differences: Sequence[Difference], outcomes: dict[str, Outcome], work: Path, arguments: Sequence[str]
+) -> set[str]:
+    """Find which tests differ from run to run without the pass as well.
+
+    Parameters
+    ----------
+    differences : sequence of Difference
+        Only their tests are run again, twice.
+    outcomes : dict of str to Outcome
+        What came out the first time.
+    work : Path
+        Where outcomes go.
+    arguments : sequence of str
+        More for pytest.
+
+    Returns
+    -------
+    set of str
+        Their ids.
+    """
+    files = sorted({_target(difference.test) for difference in differences})
+    wanted = {difference.test for difference in differences}
+    (work / "wanted.json").write_text(json.dumps(sorted(wanted)))
+    unsteady: set[str] = set()
+    for number in range(2):
+        out = work / f"again-{number}.jsonl"
+        start_pytests(files, Run("off, again"), work, out, [*arguments, f"--only={work / 'wanted.json'}"])
+        again = read_outcomes(out)
+        unsteady |= {
+            test
+            for test in wanted
+            if test in outcomes and test in again and again[test].result != outcomes[test].result
+        }
+    return unsteady
+
+
+def _target(test: str) -> str:
+    file = test.partition("::")[0]
+    return file if file.startswith("flox/") else file.removesuffix(".py").replace("/", ".")
+
+
+def read_explained(path: Path = EXPLAINED) -> dict[tuple[str, str], str]:
+    """Read why tests differ that may.
+
+    Parameters
+    ----------
+    path : Path, optional
+        The list.
+
+    Returns
+    -------
+    dict of tuple of str to str
+        The reason, by test (without its parameters, or with) and run.
+    """
+    found = {}
+    for entry in tomllib.loads(path.read_text())["difference"]:
+        for test in entry["tests"]:
+            for run in entry["runs"]:
+                found[test, run] = entry["reason"]
+    return found
+
+
+def print_report(
+    outcomes: dict[str, dict[str, Outcome]], differences: Sequence[Difference], unsteady: set[str]
+) -> int:
+    """Print a table, and every difference.
+
+    Parameters
+    ----------
+    outcomes : dict of str to dict of str to Outcome
+        By run and test.
+    differences : sequence of Difference
+        Between them.
+    unsteady : set of str
+        Tests that differ without the pass too.
+
+    Returns
+    -------
+    int
+        How many differences nobody has explained.
+    """
+    explained = read_explained()
+    open_ones = 0
+    print("\n── differences")
+    for one in differences:
+        if one.test in unsteady:
+            why = "differs from run to run without the pass too"
+        else:
+            why = (
+                explained.get((one.test, one.run))
+                or explained.get((one.test.partition("[")[0], one.run))
+                or ""
+            )
+        open_ones += not why
+        print(f"{'explained' if why else 'DIFFERS'}  {one.run}  {one.test}\n    {one.without} → {one.under}")
+        print(f"    {why or one.message}")
+    warned = Counter(
+        (name, message)
+        for name, found in outcomes.items()
+        for one in found.values()
+        for message in set(one.warned)
+    )
+    print("\n── warnings of the pass, and in how many tests")
+    for (name, message), count in sorted(warned.items()):
+        print(f"{count:6d}  {name}  {message}")
+    names = list(outcomes)
+    print("\n── by file: tests, then for each run: tests that differ (blocks loaded/stored)")
+    print("\t".join(["file", "tests", *names[1:]]))
+    tests: dict[str, list[str]] = defaultdict(list)
+    for test in outcomes[names[0]]:
+        tests[test.partition("::")[0]].append(test)
+    differ = Counter((one.test.partition("::")[0], one.run) for one in differences)
+    for file, here in sorted(tests.items()):
+        cells = []
+        for name in names[1:]:
+            found = [outcomes[name][test] for test in here if test in outcomes[name]]
+            loads, writes = sum(one.loads for one in found), sum(one.writes for one in found)
+            cells.append(f"{differ[file, name]} ({loads}/{writes})")
+        print("\t".join([file, str(len(here)), *cells]))
+    total = sum(map(len, tests.values()))
+    print(f"\n{total} tests, {len(differences)} differences, {open_ones} of them not explained")
+    return open_ones
+
+
+def unpack_flox(archive: Path, work: Path) -> None:
+    """Put flox's tests where pytest finds them.
+
+    Parameters
+    ----------
+    archive : Path
+        The source distribution.
+    work : Path
+        The directory of the runs.
+    """
+    with tarfile.open(archive) as source:
+        source.extractall(work / "source", filter="data")
+        (root,) = {name.partition("/")[0] for name in source.getnames()}
+    (work / UNPACKED / "flox").mkdir(parents=True)
+    # Its package stays behind.
+    shutil.move(work / "source" / root / "tests", work / UNPACKED / "flox" / "tests")
+
+
+def main() -> int:
+    """Run what the command line asks for.
+
+    Returns
+    -------
+    int
+        0 where nothing differs but what is explained.
+    """
+    parser = argparse.ArgumentParser(prog="ci/suites", description=__doc__, allow_abbrev=False)
+    parser.add_argument(
+        "targets", nargs="*", help="dask, xarray, flox, or packages and files of theirs; all by default"
+    )
+    parser.add_argument("--runs", help="only these, separated by commas, besides 'off'")
+    parser.add_argument(
+        "--most", type=int, help="of a test with many parameters run this many, spread over all"
+    )
+    parser.add_argument(
+        "--work", type=Path, required=True, help="where stores, outcomes and logs go; emptied first"
+    )
+    parser.add_argument("--flox", type=Path, help="flox's source distribution")
+    parser.add_argument("--workers", help="processes, as pytest-xdist's -n")
+    options, arguments = parser.parse_known_args()
+    wanted = options.runs.split(",") if options.runs else [run.name for run in RUNS]
+    runs = [run for run in RUNS if run.name in {"off", *wanted}]
+    work = options.work.resolve()
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    targets = [package for target in options.targets or SUITES for package in SUITES.get(target, [target])]
+    if any(target.startswith("flox/") for target in targets):
+        unpack_flox(options.flox, work)
+    if options.most:
+        arguments.append(f"--most={options.most}")
+    if options.workers:
+        arguments += ["-n", options.workers]
+    outcomes = run_suites(targets, runs, work, arguments)
+    differences = find_differences(outcomes)
+    unsteady = find_unsteady(differences, outcomes["off"], work, arguments) if differences else set()
+    open_ones = print_report(outcomes, differences, unsteady)
+    if any(
+        "warm" in name and not any(one.loads for one in found.values()) for name, found in outcomes.items()
+    ):
+        print("a warm run loaded nothing: nothing was tested")
+        return 1
+    return 1 if open_ones else 0
+
+
+# What follows is the plugin.
+
+
+class _Plans(logging.Handler):
+    """Counts what the pass plans, which it says in its log."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.loads = self.writes = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        plan = record.args[0] if isinstance(record.args, tuple) and len(record.args) == 1 else None
+        self.loads += len(getattr(plan, "loads", ()))
+        self.writes += len(getattr(plan, "writes", ()))
+
+
+class Recorder:
+    """Writes down what comes of each test, as soon as it is known.
+
+    Parameters
+    ----------
+    out : Path
+        Where.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.plans = _Plans()
+        self.current = Outcome("")
+        logger = logging.getLogger("daskcache")
+        logger.addHandler(self.plans)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+
+    def pytest_runtest_logstart(self) -> None:
+        """Begin a test."""
+        self.plans.loads = self.plans.writes = 0
+        self.current = Outcome("")
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        """Give each test the same random numbers in each run."""
+        import numpy as np
+
+        seed = zlib.crc32(item.nodeid.encode())
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002  (what the tests use)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        """Note what came of setting a test up, running it, or taking it down."""
+        if hasattr(report, "wasxfail"):
+            result = "xfailed" if report.skipped else "xpassed"
+        elif report.failed:
+            crash = getattr(report.longrepr, "reprcrash", None)
+            message = (crash.message if crash else str(report.longrepr)).splitlines()[:1]
+            self.current.message = message[0][:300] if message else ""
+            kind = self.current.message.partition(":")[0] if crash else "error"
+            result = f"failed in {report.when} ({kind if kind.replace('.', '').isidentifier() else 'assert'})"
+        else:
+            result = report.outcome
+        # What is done after a test that passed may fail.
+        if report.when == "call" or result != "passed":
+            self.current.result = result
+
+    def pytest_warning_recorded(self, warning_message: Any, nodeid: str) -> None:
+        """Note what the pass warned of."""
+        if type(warning_message.message).__name__ == "DaskcacheWarning":
+            self.current.warned.append(str(warning_message.message)[:200])
+
+    def pytest_runtest_logfinish(self, nodeid: str) -> None:
+        """Write a test down."""
+        self.current.loads, self.current.writes = self.plans.loads, self.plans.writes
+        record = {"test": nodeid} | {name: getattr(self.current, name) for name in Outcome.__slots__}
+        with self.out.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def pytest_sessionfinish(self) -> None:
+        """Say that all have been run."""
+        with self.out.open("a") as file:
+            file.write('{"finished": true}\n')
+
+
+def pytest_addoption(parser: Any) -> None:
+    """Add what `main` gives."""
+    parser.addoption("--most", type=int)
+    parser.addoption("--only", type=Path)
+
+
+def pytest_configure(config: Any) -> None:
+    """Put the recorder in place."""
+    if out := os.environ.get("DASKCACHE_SUITES_OUT"):
+        random.seed(0)
+        import numpy as np
+
+        np.random.seed(0)  # noqa: NPY002
+        config.pluginmanager.register(Recorder(Path(out)), "daskcache-recorder")
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """Leave out what is not asked for, and take time limits off examples, which measure the machine."""
+    try:
+        from hypothesis import settings
+    except ImportError:
+        pass
+    else:
+        most = config.getoption("--most")
+        settings.register_profile(
+            "suites", deadline=None, derandomize=True, database=None, max_examples=min(100, 2 * (most or 50))
+        )
+        settings.load_profile("suites")
+    kept = items
+    if only := config.getoption("--only"):
+        wanted = set(json.loads(only.read_text()))
+        kept = [item for item in kept if item.nodeid in wanted]
+    elif most := config.getoption("--most"):
+        kept = list(_spread(kept, most))
+    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+    items[:] = kept
+
+
+def _spread(items: Sequence[Any], most: int) -> Iterator[Any]:
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for item in items:
+        groups[item.nodeid.partition("[")[0]].append(item)
+    for group in groups.values():
+        step = max(len(group) / most, 1.0)
+        yield from (group[int(number * step)] for number in range(min(most, len(group))))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
