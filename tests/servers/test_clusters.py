@@ -1,0 +1,114 @@
+"""Buckets on a cluster of processes: what opens them there, and that no secret is seen on the way."""
+
+from __future__ import annotations
+
+import urllib.request
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import dask
+import numpy as np
+import pytest
+
+pytest.importorskip("distributed")
+
+import daskcache
+from daskcache import stores
+from tests.clusters import processes
+from tests.servers.harness import BUCKET
+from tests.servers.test_secrets import (
+    AMBIENT,
+    assert_unseen,
+    canary,
+    credentials,
+    fail,
+    guarded,
+    pipeline,
+    root,
+)
+
+__all__ = ["canary", "guarded", "root"]  # fixtures
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+EXPECTED = np.arange(12) * 2.0
+PAGES = ("/info/main/workers.html", "/info/main/logs.html", "/json/identity.json", "/json/counts.json")
+ONE_CLIENT = pytest.mark.parametrize("root", ["fsspec"], indirect=True)
+
+
+def look_at(dask_scheduler: Any) -> dict[str, Any]:
+    """Give what the scheduler knows and shows."""
+    broker = dask_scheduler._broker
+    return {
+        "port": dask_scheduler.http_server.port,
+        "events": [repr(dask_scheduler.get_events()), repr(broker), repr(vars(broker))],
+        "transitions": repr(list(dask_scheduler.transition_log)),
+        "tasks": [cloudpickle.dumps(task.run_spec) for task in dask_scheduler.tasks.values()],
+        "configuration": repr(dask.config.config),
+    }
+
+
+@ONE_CLIENT
+def test_the_canary_is_seen_nowhere_on_a_cluster(canary: str, root: dict[str, Any], tmp_path: Path) -> None:
+    with (
+        processes(tmp_path, 2) as cluster,
+        cluster.client(2) as client,
+        warnings.catch_warnings(record=True, action="always") as caught,
+        daskcache.activate(root),
+    ):
+        stored = daskcache.persist(pipeline(), "entry")
+        kept = client.persist(pipeline().cache.checkpoint("marked") + 0)
+        assert (kept.compute().v.values == EXPECTED).all()
+        assert (stored.compute().v.values == EXPECTED).all()
+        with pytest.raises(RuntimeError, match="not this time"):
+            daskcache.persist(pipeline(fail), "broken")
+        seen = client.run_on_scheduler(look_at)
+        where = f"http://127.0.0.1:{seen.pop('port')}"
+        assert seen["tasks"]
+        assert "daskcache" in seen["events"][0]
+        seen |= {
+            "pages": [read(f"{where}{page}") for page in PAGES],
+            "logs": [repr(client.get_scheduler_logs()), repr(client.get_worker_logs())],
+            "files": [(tmp_path / f"{name}.log").read_text() for name in ("scheduler", "worker")],
+            "warnings": [str(one.message) for one in caught],
+            "run": repr(daskcache.last_run()),
+            "shown": [repr(client), client._repr_html_()],
+        }
+        # The search is one: the workers do have it.
+        held = client.run(lambda: credentials.fetch()["secret"])
+    assert_unseen(canary, seen)
+    assert stores.exists(stores.open(root), "daskcache.json")
+    assert len(held) == 2
+    with pytest.raises(AssertionError):
+        assert_unseen(canary, list(held.values()))
+
+
+def read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        data: bytes = answer.read()
+    return data
+
+
+@ONE_CLIENT
+def test_options_of_the_client_and_credentials_of_each_process(
+    canary: str, root: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = credentials.fetch()
+    for name, value in zip(AMBIENT, (found["key"], found["secret"]), strict=False):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TESTS_CREDENTIALS")
+    url = f"s3://{BUCKET}/{root['url'].rpartition('/')[2]}-plain"
+    # Only the client's configuration names the endpoint.
+    with (
+        processes(tmp_path, 2) as cluster,
+        cluster.client(2),
+        dask.config.set({"daskcache.storage-options": root["storage_options"]}),
+        daskcache.activate(url),
+    ):
+        assert (pipeline().cache.checkpoint("marked").compute().v.values == EXPECTED).all()
+        assert daskcache.last_run().wait().stored == 3
+        stored = daskcache.persist(pipeline(), "entry")
+        assert (stored.compute().v.values == EXPECTED).all()
+        assert (daskcache.last_run().computed, daskcache.last_run().stored) == (0, 0)
