@@ -65,9 +65,9 @@ def split(obj: Collection) -> Parts:
             )
         return Parts("numpy", None, {"": dataset})
     if isinstance(obj, xr.DataArray):
-        # The name is kept beside: a coordinate may have it too, and it need not be one that Zarr takes.
+        # The name is kept beside: a coordinate or dimension may have it too, and it need not be one that Zarr takes.
         name = obj.name
-        is_plain = isinstance(name, str) and name not in obj.coords and is_array_name(name)
+        is_plain = isinstance(name, str) and name not in (*obj.coords, *obj.dims) and is_array_name(name)
         return Parts("dataarray", name, {"": obj.to_dataset(name=name if is_plain else UNNAMED)})
     if isinstance(obj, xr.Dataset):
         return Parts("dataset", None, {"": obj})

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import dask.config
 import numpy as np
 from dask.base import compute
 from dask.delayed import delayed
@@ -13,7 +14,7 @@ from dask.delayed import delayed
 from daskcache.attributes import encode_attribute
 from daskcache.config import Settings
 from daskcache.errors import MissingExtraError, UncacheableError
-from daskcache.fingerprint import Fingerprinter
+from daskcache.fingerprint import Fingerprinter, fingerprint_as
 from daskcache.formats.base import Format, is_of_type
 from daskcache.formats.entries import PART, draft_encoded, read_part
 from daskcache.formats.tables import decode_frame, encode_frame
@@ -51,17 +52,6 @@ class StoredPartition:
     """What it takes to read them."""
     is_series: bool
     """Whether it is one column."""
-
-    def read(self) -> Any:
-        """Read it.
-
-        Returns
-        -------
-        pandas.DataFrame or pandas.Series
-            The partition.
-        """
-        frame = decode_frame([read_part(self.variable, self.root)], self.attrs["frame"])
-        return frame.iloc[:, 0].rename(self.attrs["name"]) if self.is_series else frame
 
     def __daskcache_region__(self, index: Any, fingerprinter: Fingerprinter) -> bytes:
         content = self.variable.inline or np.ascontiguousarray(self.variable.tokens).tobytes()
@@ -144,7 +134,18 @@ def open_frame(manifest: Manifest, root: str) -> Any:
         StoredPartition(root, variable, part_attrs, attrs["is_series"])
         for variable, part_attrs in zip(manifest.variables, attrs["parts"], strict=True)
     )
-    return dd.from_map(StoredPartition.read, parts, meta=meta.read(), divisions=tuple(attrs["divisions"]))
+    # What texts are made of is as it was stored.
+    with dask.config.set({"dataframe.convert-string": False}):
+        return dd.from_map(
+            _read_partition, parts, meta=_read_partition(meta), divisions=tuple(attrs["divisions"])
+        )
+
+
+# What is read is told by the literal, and not by how it is read.
+@fingerprint_as("daskcache.formats.frames.read_partition", 0)
+def _read_partition(part: StoredPartition) -> Any:
+    frame = decode_frame([read_part(part.variable, part.root)], part.attrs["frame"])
+    return frame.iloc[:, 0].rename(part.attrs["name"]) if part.is_series else frame
 
 
 def _store_part(

@@ -106,7 +106,8 @@ def decode_frame(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> pd.DataFra
     frame: pd.DataFrame = _read(parts[0]).to_pandas()
     for at, dtype in enumerate(attrs["dtypes"]):
         if str(frame.dtypes.iloc[at]) != dtype and dtype == "object":
-            frame.isetitem(at, frame.iloc[:, at].astype(object).array)
+            column: Any = frame.iloc[:, at].astype(object)
+            frame.isetitem(at, column)
     frame.index = _restore_index(frame.index, attrs["index"])
     if "labels" in attrs:
         labels, names = attrs["labels"], attrs["names"]
@@ -195,7 +196,8 @@ def _encode_arrow(value: Any) -> Encoded:
     table = pa.Table.from_batches([value]) if is_batch else value
     sink = io.BytesIO()
     try:
-        pq.write_table(table, sink, compression=_COMPRESSION)
+        # As they are: else the items of lists are called otherwise.
+        pq.write_table(table, sink, compression=_COMPRESSION, use_compliant_nested_type=False)
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise UncacheableError(f"a table has no form in Parquet: {error}") from error
     data = sink.getvalue()
