@@ -237,6 +237,7 @@ class CachedFunction:
         saved: Saved | None = None
         coverage = self.chain.coverage(result, bound.states) if self.chain else None
         hints = Hints.of(self.definition.hints) or self.chain.hints(bound.states)
+        hints = None if hints is None else hints.resolve(bound.arguments)
         details = Details(tuple(inner), hints, coverage, self._form, lambda: self._look() == before)
         for settings in places:
             try:
