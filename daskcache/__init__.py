@@ -28,6 +28,7 @@ from daskcache.identity import token
 from daskcache.lazy import checkpoint
 from daskcache.lazy import open_entry as open  # noqa: A004
 from daskcache.persist import persist
+from daskcache.processors import Processor, region, select, timeseries
 from daskcache.runs import last_run
 from daskcache.secrets import secret
 from daskcache.status import status
@@ -43,6 +44,7 @@ __all__ = [
     "InvalidInputError",
     "MissingExtraError",
     "NotStoredError",
+    "Processor",
     "ReadOnlyError",
     "SourceChangedError",
     "StoreError",
@@ -63,9 +65,12 @@ __all__ = [
     "open",
     "options",
     "persist",
+    "region",
     "secret",
+    "select",
     "source",
     "status",
+    "timeseries",
     "token",
     "verify",
     "version",

@@ -33,6 +33,11 @@ class Processor:
     ...     return 3
     >>> three()
     30
+
+    One that overrides nothing changes nothing.
+
+    >>> Processor()(len)([1, 2])
+    2
     """
 
     def __call__(self, function: Callable[..., Any]) -> Any:
