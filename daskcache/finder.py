@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
+from itertools import compress
 from typing import Any
 
 from dask.highlevelgraph import HighLevelGraph
@@ -54,6 +55,8 @@ class Finder:
         self._listings: dict[str, Listing] = {}
         # What a manifest still names, but a listing does not.
         self._gone: set[StoredBlock] = set()
+        # Where the index has what the outputs need.
+        self._positions: dict[Key, int] = {}
         self._kept: set[Key] = set()
         # All tasks of one call one function.
         self._blockwise = {layer.output for layer in dsk.layers.values() if isinstance(layer, Blockwise)}
@@ -69,10 +72,16 @@ class Finder:
             name: Targets.of(mark.outline.variable(mark.path), mark.settings)
             for name, mark in self._checkpoints.items()
         }
-        for key, token in self._tokens.evaluate(outputs):
-            if type(key) is tuple and key and key[0] in places:
-                function = self._tokens.function(key)
-                self.targets[key] = places[key[0]].block(key[1:], token, function)
+        known = dict(self._tokens.evaluate(outputs))
+        if places:
+            for key, token in known.items():
+                if type(key) is tuple and key and key[0] in places:
+                    function = self._tokens.function(key)
+                    self.targets[key] = places[key[0]].block(key[1:], token, function)
+        if len(self._index):
+            found = self._index.find_many(known.values())
+            keys = compress(known, found >= 0)
+            self._positions = dict(zip(keys, found[found >= 0].tolist(), strict=True))
 
     def announce(self, run: str) -> None:
         """Put the run's record, which protects what it is about to find; without one, nothing is written."""
@@ -122,17 +131,30 @@ class Finder:
                 reuse = Reuse(settings, self._run).is_safe if key[0] in self.writes else None
                 listing = self._listings[target.root] = Listing(target.root, reuse)
                 listing.look_ahead(other for other in self.targets.values() if other.root == target.root)
-            stored = self._listings[target.root].find_as_known(target, self._index.get(token))
+            stored = self._listings[target.root].find_as_known(target, self._published(key))
             if stored is not None:
                 return stored
             self._gone.add(target)
-        found: StoredBlock | None = self._index.get(token)
+        found = self._published(key)
         if target is not None and found is not None and key[0] in self.writes:
             inner = target.spec.inner_shape
             if inner is not None and found.spec.inner_shape != inner:
                 # A hint asks for another form: what is below the mark is loaded, and what passes it stored anew.
                 return None
-        return None if found in self._gone else found
+        # To be looked for in a set costs a block a hash.
+        return None if self._gone and found in self._gone else found
+
+    def _published(self, key: Key) -> StoredBlock | None:
+        position = self._positions.get(key)
+        if position is None:
+            return None
+        found: StoredBlock = self._index.block(position)
+        return found
+
+    @property
+    def among(self) -> Set[Key]:
+        """All keys that may be loaded, or written."""
+        return self._positions.keys() | self.targets.keys() | self._kept
 
     def target(self, key: Key, token: bytes) -> Target | None:
         """Say where a task's block is wanted, or None where nobody wants it."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Mapping, Set
 from graphlib import TopologicalSorter
 from typing import Any
@@ -141,7 +142,7 @@ def load_task(key: Key, block: StoredBlock) -> Task:
         key,
         getter,
         DataNode(None, block),
-        DataNode(None, _whole(len(block.shape))),
+        _whole_literal(len(block.shape)),
         *_FLAGS,
         _data_producer=True,
     )
@@ -405,6 +406,11 @@ class BlockLookup:
 
 def _whole(ndim: int) -> tuple[slice, ...]:
     return (slice(None),) * ndim
+
+
+@functools.cache
+def _whole_literal(ndim: int) -> DataNode:
+    return DataNode(None, _whole(ndim))
 
 
 # No asarray, no lock: dask would make an array of a scalar, which is what reductions and single elements are.

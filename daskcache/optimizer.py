@@ -6,6 +6,7 @@ It tokens the graph's blocks, looks up which are stored, and puts loads and writ
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -40,6 +41,22 @@ from daskcache.writing import Writer, keep_block
 __all__ = ["Optimizer", "rewrite", "writer_for"]
 
 logger = logging.getLogger("daskcache")
+
+
+def _without_collecting[**P, R](function: Callable[P, R]) -> Callable[P, R]:
+    """Put off the search for garbage in circles, of which the pass makes none: it would go through all of the graph."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        if not gc.isenabled():
+            return function(*args, **kwargs)
+        gc.disable()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            gc.enable()
+
+    return call
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +155,7 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
     return _rewrite(dsk, keys, settings, client, "")[0]
 
 
+@_without_collecting
 def _rewrite(
     dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None, origin: str
 ) -> tuple[Any, Callable[[Any], Any]]:
@@ -167,9 +185,20 @@ def _rewrite(
         finder.keep(find_outputs(dsk, tokens, outputs))
     run = reports.name_run(origin)
     finder.announce(run)
-    plan = make_plan(tokens, outputs, find=finder.find, target=finder.target, wants=finder.wants)
-    _report(plan, settings)
     weighs = settings.policy == "auto" and stores_outputs
+    among = finder.among
+    if not among and not finder.writes and not weighs:
+        logger.info("nothing of it is stored, and nothing is wanted")
+        return dsk, _leave
+    plan = make_plan(
+        tokens,
+        outputs,
+        find=finder.find,
+        target=finder.target,
+        wants=finder.wants if finder.writes else None,
+        among=among,
+    )
+    _report(plan, settings)
     if plan.is_trivial and not weighs:
         return dsk, _leave
     reports.announce(_figures(run, plan, settings), elsewhere=client is not None)

@@ -5,7 +5,7 @@ A `Plan` is a value that can be printed, tested and drawn; ``daskcache.graph`` c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from daskcache.dask_internals import Key
@@ -56,7 +56,8 @@ def make_plan(
     *,
     find: Callable[[Key, bytes], StoredBlock | None],
     target: Callable[[Key, bytes], Target | None] = lambda key, token: None,
-    wants: Callable[[Key], bool] = lambda key: False,
+    wants: Callable[[Key], bool] | None = None,
+    among: Container[Key] | None = None,
 ) -> Plan:
     """Cut a graph where blocks are stored already.
 
@@ -72,6 +73,8 @@ def make_plan(
         Gives, for a key and its token, where its block is wanted, or None where nobody wants it stored.
     wants : callable, optional
         Tells whether somebody would want the block of a key that has no token.
+    among : container of Hashable, optional
+        All keys of which `find` or `target` give anything, so that the others are not asked for.
 
     Returns
     -------
@@ -94,15 +97,14 @@ def make_plan(
     loads: dict[Key, StoredBlock] = {}
     writes: dict[Key, Target] = {}
     uncacheable: dict[Key, UncacheableError] = {}
-    seen: set[Key] = set()
     computes: set[Key] = set()
+    inputs = tokens.inputs
     stack = list(outputs)
     while stack:
         key = stack.pop()
-        if key in seen:
+        if key in computes or key in loads:
             continue
-        seen.add(key)
-        token = tokens.token(key)
+        token = tokens.token(key) if among is None or key in among else None
         if token is not None:
             stored = find(key, token)
             if stored is not None:
@@ -111,10 +113,10 @@ def make_plan(
             wanted = target(key, token)
             if wanted is not None:
                 writes[key] = wanted
-        elif wants(key):
+        elif wants is not None and wants(key):
             reason = tokens.reason(key)
-            assert reason is not None
-            uncacheable[key] = reason
+            if reason is not None:
+                uncacheable[key] = reason
         computes.add(key)
-        stack.extend(tokens.inputs(key))
+        stack.extend(inputs(key))
     return Plan(loads, writes, frozenset(computes), uncacheable)

@@ -47,7 +47,7 @@ class _Remedy(Protocol):
 
     def recompute(self, block: StoredBlock, error: Exception) -> np.ndarray[Any, Any]: ...
 
-    def packed(self) -> _Packed | None: ...
+    def packed(self, block: StoredBlock) -> _Packed | None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -72,7 +72,7 @@ class RecoverableBlock(StoredBlock):
 
     def __reduce__(self) -> tuple[Any, ...]:
         _, fields = StoredBlock.__reduce__(self)
-        packed = self.remedy.packed() if self.remedy is not None else None
+        packed = self.remedy.packed(self) if self.remedy is not None else None
         return (StoredBlock, fields) if packed is None else (RecoverableBlock, (*fields, packed))
 
 
@@ -129,20 +129,22 @@ class Recovery:
         Plan
             The same otherwise.
         """
-        loads = {key: self._recoverable(key, block) for key, block in plan.loads.items()}
+        # One for all: of tasks that have one token, each gives the value.
+        remedy = _Live(self, {block.token: key for key, block in plan.loads.items()})
+        loads = {
+            key: RecoverableBlock(
+                block.root,
+                block.group,
+                block.token,
+                block.spec,
+                block.shape,
+                block.dtype,
+                block.size_bytes,
+                remedy,
+            )
+            for key, block in plan.loads.items()
+        }
         return Plan(loads, plan.writes, plan.computes, plan.uncacheable)
-
-    def _recoverable(self, key: Key, block: StoredBlock) -> RecoverableBlock:
-        return RecoverableBlock(
-            block.root,
-            block.group,
-            block.token,
-            block.spec,
-            block.shape,
-            block.dtype,
-            block.size_bytes,
-            _Live(self, key),
-        )
 
     def recompute(self, key: Key, block: StoredBlock, error: Exception) -> np.ndarray[Any, Any]:
         """Compute a block whose object could not be read, and store it anew.
@@ -259,16 +261,16 @@ class Recovery:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Live:
-    """A task in the graph that this process holds."""
+    """The tasks of the graph that this process holds, by token."""
 
     recovery: Recovery
-    key: Key
+    keys: Mapping[bytes, Key]
 
     def recompute(self, block: StoredBlock, error: Exception) -> np.ndarray[Any, Any]:
-        return self.recovery.recompute(self.key, block, error)
+        return self.recovery.recompute(self.keys[block.token], block, error)
 
-    def packed(self) -> _Packed | None:
-        return self.recovery.pack(self.key)
+    def packed(self, block: StoredBlock) -> _Packed | None:
+        return self.recovery.pack(self.keys[block.token])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -287,7 +289,7 @@ class _Packed:
         _warn(self.run, error)
         return _store_anew(value, block, writer)
 
-    def packed(self) -> _Packed:
+    def packed(self, block: StoredBlock) -> _Packed:
         return self
 
 

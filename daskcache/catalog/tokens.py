@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -43,7 +43,7 @@ class TokenIndex:
     (0, None, array([-1]))
     """
 
-    __slots__ = ("_heads", "_numbers", "_root", "_sorted_heads", "_starts", "_tails", "_variables")
+    __slots__ = ("_groups", "_heads", "_numbers", "_root", "_sorted_heads", "_starts", "_tails", "_variables")
 
     def __init__(self, root: str, manifests: Iterable[Manifest]) -> None:
         # Objects (texts, dates) are left out: the blocks of a task never have their dtype.
@@ -55,6 +55,7 @@ class TokenIndex:
         ]
         self._root = root
         self._variables = [_Indexed.of(variable) for variable in stored]
+        self._groups: dict[int, str] = {}
         self._starts = list(accumulate((len(variable.tokens) for variable in stored), initial=0))
         tokens = np.concatenate([np.empty((0, TOKEN_BYTES), "u1"), *(variable.tokens for variable in stored)])
         heads, tails = _words(tokens)
@@ -92,12 +93,12 @@ class TokenIndex:
         position = self._position(token)
         return None if position < 0 else self.block(position)
 
-    def find_many(self, tokens: Sequence[bytes] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    def find_many(self, tokens: Collection[bytes] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """Look many tokens up at once.
 
         Parameters
         ----------
-        tokens : sequence of bytes or numpy.ndarray
+        tokens : collection of bytes or numpy.ndarray
             Of 20 bytes each, or of shape (tokens, 20) and dtype uint8.
 
         Returns
@@ -146,9 +147,9 @@ class TokenIndex:
         >>> TokenIndex("/store", [Manifest.build("dataset", (variable,))]).block(0).shape
         (1,)
         """
-        number = int(self._numbers[position])
+        number: int = self._numbers.item(position)
         slot = bisect_right(self._starts, number) - 1
-        return self._variables[slot].block(self._root, number - self._starts[slot])
+        return self._variables[slot].block(self._root, number - self._starts[slot], self._groups)
 
     def _position(self, token: bytes) -> int:
         head = int.from_bytes(token[:8], "big")
@@ -182,21 +183,26 @@ class _Indexed:
             spec = grid.spec(first, dtype, variable.codecs, variable.inner_shape)
         return cls(variable, grid, variable.numblocks, dtype, spec)
 
-    def block(self, root: str, number: int) -> StoredBlock:
+    def block(self, root: str, number: int, groups: dict[int, str]) -> StoredBlock:
         variable, rest, index = self.variable, number, []
         for count in reversed(self.numblocks):
             rest, place = divmod(rest, count)
             index.append(place)
         index.reverse()
         spec = self.spec or self.grid.spec(tuple(index), self.dtype, variable.codecs)
+        # What numpy gives by `item` are Python's own numbers, in a third of the time.
+        group: int = variable.groups.item(number)
+        name = groups.get(group)
+        if name is None:
+            name = groups[group] = f"{group:04x}"
         return StoredBlock(
-            root=root,
-            group=f"{variable.groups[number]:04x}",
-            token=variable.tokens[number].tobytes(),
-            spec=spec,
-            shape=tuple([lengths[place] for lengths, place in zip(variable.chunks, index, strict=True)]),
-            dtype=variable.dtype,
-            size_bytes=int(variable.sizes[number]) or None,
+            root,
+            name,
+            variable.tokens[number].tobytes(),
+            spec,
+            tuple([lengths[place] for lengths, place in zip(variable.chunks, index, strict=True)]),
+            variable.dtype,
+            variable.sizes.item(number) or None,
         )
 
 

@@ -100,7 +100,7 @@ class Direct:
         bytes or None
             20 bytes. None, with nothing in `waiting`, where a scope has to say.
         """
-        if type(key) is tuple and key:
+        if self._layers and type(key) is tuple and key:
             layer = self._layers.get(key[0])
             if layer is not None:
                 return layer.direct(key[1:], self._scope, self._tokens, waiting)
@@ -124,18 +124,11 @@ class Direct:
         count = len(args)
         if not count and not kwargs:
             return None
-        tokens, leaves = self._tokens, self._leaves
+        tokens = self._tokens
+        # Of most tasks the last thing that is known: each is looked at before any is encoded.
         parts = [known.heads.get(count) or known.head(count)]
         for arg in args:
-            kind = type(arg)
-            found: Any = None
-            if kind is TaskRef:
-                found = tokens.get(arg.key)
-            elif kind is DataNode:
-                value = arg.value
-                leaf = leaves.get(type(value))
-                if leaf is not None:
-                    found = leaf(value)
+            found: Any = tokens.get(arg.key) if type(arg) is TaskRef else None
             if type(found) is not bytes:
                 found = self._argument(arg, waiting)
                 if found is None:

@@ -357,15 +357,14 @@ class GraphTokens:
         direct = self._direct.token
         missing: list[Key] = []
         while stack:
-            key = stack[-1]
+            key = stack.pop()
             if key in tokens:
-                stack.pop()
                 continue
             token = direct(key, missing)
             if token is not None:
                 tokens[key] = token
-                stack.pop()
                 continue
+            stack.append(key)
             if missing and key not in entered:
                 entered.add(key)
                 stack.extend(missing)
