@@ -259,6 +259,8 @@ class Processed:
         self.chain = chain
         self._own = inspect.signature(function)
         self.__signature__ = chain.extend(self._own)
+        if inspect.iscoroutinefunction(function):
+            inspect.markcoroutinefunction(self)
 
     def with_processor(self, processor: Processor) -> Processed:
         """Put one more processor around it.
@@ -297,7 +299,8 @@ class Processed:
         bound = self.bind(*args, **kwargs)
         call = inspect.BoundArguments(self._own, dict(bound.arguments))
         result = self.function(*call.args, **call.kwargs)
-        if inspect.isawaitable(result):
+        # Collections of dask can be awaited as well.
+        if inspect.iscoroutine(result):
             return self._await(result, bound)
         return self.chain.process(result, bound.states)
 

@@ -20,11 +20,11 @@ Fields = tuple[int, ...]
 _FIRST: Fields = (0, 1, 1, 0, 0, 0, 0)
 
 _ISO = re.compile(
-    r"(?P<year>[+-]?\d{4,6})(?:-?(?P<month>\d\d)(?:-?(?P<day>\d\d)"
+    r"(?P<year>\d{4}|[+-]\d{4,6})(?:-?(?P<month>\d\d)(?:-?(?P<day>\d\d)"
     r"(?:[T ](?P<hour>\d\d)(?::?(?P<minute>\d\d)(?::?(?P<second>\d\d)(?:[.,](?P<fraction>\d{1,9}))?)?)?)?)?)?"
     r"\s*(?P<zone>Z|[+-]\d\d(?::?\d\d)?)?\Z"
 )
-_MIDDLE = 1970
+_MIDDLE, _LAST_YEAR = 1970, 9999
 
 _NAMES = ("year", "month", "day", "hour", "minute", "second")
 
@@ -102,6 +102,10 @@ class Moment:
             With the zone, if there is one.
         """
         year, month, day, hour, minute, second, nanosecond = self.fields
+        if not 1 <= year <= _LAST_YEAR:
+            # As far as pandas goes.
+            year = min(max(year, 1), _LAST_YEAR)
+            month, day, hour, minute, second, nanosecond = (12, 31, 23, 59, 59, 0) if year > 1 else _FIRST[1:]
         time = pd.Timestamp(year=year, month=month, day=1)
         time += pd.Timedelta(days=day - 1) + pd.Timedelta(hours=hour, minutes=minute, seconds=second)
         if nanosecond:
@@ -231,7 +235,7 @@ class Span:
         """
         span = cls(Moment.parse(start, "start"), Moment.parse(end, "end"))
         first, last = span.start, span.end
-        if first and last and first.is_utc == last.is_utc and last.rank < first.rank:
+        if first and last and first.is_utc == last.is_utc and last.rank <= first.rank:
             raise InvalidInputError(f"the time from {start!r} to {end!r} ends before it starts")
         return span
 

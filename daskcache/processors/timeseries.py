@@ -100,10 +100,11 @@ class Timeseries(Processor):
                 return None
             if len(labels):
                 held.append(f"{labels.min()} to {labels.max()}")
-        if not held and kind_of(result) in ("none", "dask", "polars"):
+        if not held:
+            # Nothing that could be looked at.
             return None
-        where = f"; there are data from {', '.join(sorted(set(held)))}" if held else ", nor at any other time"
-        return f"there are no data in the time asked for, {_describe(state)}{where}"
+        where = ", ".join(sorted(set(held)))
+        return f"there are no data in the time asked for, {_describe(state)}; there are data from {where}"
 
     def process(self, result: Any, state: Span) -> Any:
         """Clip the result."""
