@@ -34,6 +34,7 @@ def run(directory: Path, repeats: int) -> None:
         tokens=tokens,
         groups=np.full(BLOCKS, 7, "<u2"),
         sizes=np.full(BLOCKS, 999, "<u8"),
+        checksums=np.arange(1, BLOCKS + 1, dtype="<u4"),
     )
     catalog = Catalog(root)
     manifest = Manifest.build("dataset", (variable,))
@@ -63,6 +64,7 @@ def run(directory: Path, repeats: int) -> None:
         tokens=many,
         groups=np.full(10 * BLOCKS, 7, "<u2"),
         sizes=np.full(10 * BLOCKS, 999, "<u8"),
+        checksums=np.arange(1, 10 * BLOCKS + 1, dtype="<u4"),
     )
     # The index alone: its readable form would be 80 MB, and readers take Icechunk.
     packed = to_idx(Manifest.build("dataset", (variable,)))

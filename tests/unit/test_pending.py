@@ -11,7 +11,7 @@ import pytest
 import xarray as xr
 
 import daskcache
-from daskcache.errors import DaskcacheError, NotStoredError
+from daskcache.errors import DaskcacheError, NotStoredError, StoreError
 from daskcache.pool import StoredBlock
 from tests import producers
 from tests.producers import count, doubled, objects, produced, slowly
@@ -148,3 +148,25 @@ def test_a_bar_is_drawn_of_what_takes_long(store_root, capsys):
         assert "100% Completed" in capsys.readouterr().err
         daskcache.persist(doubled(), "y")
         assert "Completed" not in capsys.readouterr().err
+
+
+def test_what_is_swept_meanwhile_is_told_and_computed_by_running_again(store_root, monkeypatch):
+    """A sweep with too short a grace period, say, before a run publishes that nobody waits for."""
+    daskcache.persist(doubled(), "x")
+    gone = []
+
+    def sweeps(root):
+        if not gone:
+            gone.append(objects(store_root)[0])
+            gone[0].unlink()
+
+    monkeypatch.setattr("daskcache.publishing.wait_for_sweep", sweeps)
+    daskcache.persist(produced(producers.double, n=15), "y", wait=False)
+    run = daskcache.last_run()
+    with pytest.raises(StoreError, match=r"has gone from store .* since it was looked up; run again"):
+        run.result()
+    assert "has gone" in run.outcome
+    assert "y" not in daskcache.catalog.Catalog(str(store_root)).entries()
+    count()
+    assert (daskcache.persist(produced(producers.double, n=15), "y").compute() == np.arange(15) * 2).all()
+    assert count() == 1

@@ -5,10 +5,14 @@ from __future__ import annotations
 import copy
 import doctest
 import re
+import shlex
 from pathlib import Path
 
 import dask.config
 import pytest
+from click.testing import CliRunner
+
+from daskcache.cli import cache
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -27,6 +31,13 @@ def examples() -> list[object]:
     return found
 
 
+def run_command(line: str) -> str:
+    """Give what a terminal shows."""
+    _, program, *arguments = shlex.split(line)
+    assert program == "daskcache"
+    return f"{line}\n{CliRunner().invoke(cache, arguments).output}"
+
+
 @pytest.mark.parametrize(("program", "expected"), examples())
 def test_example_runs_and_prints_what_is_shown(
     program: str,
@@ -40,11 +51,13 @@ def test_example_runs_and_prints_what_is_shown(
         before = copy.deepcopy(dask.config.config)
         try:
             exec(compile(program, "<example>", "exec"), {"__name__": "__main__"})
+            # In a console below it, commands use what the program stored.
+            commands = "".join(run_command(line) for line in expected.splitlines() if line.startswith("$ "))
         finally:
             # An example may activate the pass for good.
             dask.config.config.clear()
             dask.config.config.update(before)
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().out + commands
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     assert doctest.OutputChecker().check_output(expected, printed, flags), (
         f"the page shows\n{expected}\nbut it prints\n{printed}"
