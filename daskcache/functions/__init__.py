@@ -121,7 +121,7 @@ def cache(
     with the tokens of the graph that made it: what is computed of it, cached functions included, is found by any pipeline
     that computes the same.
 
-    A recall costs three requests, and a look at each source.
+    A recall costs two requests, and a look at each source.
 
     Examples
     --------

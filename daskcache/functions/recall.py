@@ -10,6 +10,7 @@ from typing import Any
 
 from daskcache import stores
 from daskcache.catalog import Catalog, time_of
+from daskcache.catalog.documents import Documents
 from daskcache.catalog.layout import entry_key
 from daskcache.catalog.versions import expiry_of
 from daskcache.config import Settings
@@ -87,8 +88,8 @@ def recall(
 
     Notes
     -----
-    Three requests; a look at each source, which lists those that have many objects; and a listing for each group of blocks.
-    With ``verify="never"`` the first three alone.
+    Two requests; a look at each source, which lists those that have many objects; and a listing for each group of blocks.
+    With ``verify="never"`` the first two alone.
     """
     catalog = Catalog.of(settings)
     place = memory_key(settings, call)
@@ -131,10 +132,12 @@ def _described(manifest: Manifest) -> Mapping[str, Any]:
 
 
 def _read(catalog: Catalog, call: Call, covers: Callable[[Any], bool]) -> Manifest | None:
-    latest = catalog.latest(call.entry)
+    # Without looking at the store's format, which each document has as well.
+    documents = Documents(catalog.root, catalog.namespace, call.entry)
+    latest = documents.read_latest()
     if latest is None:
         return None
-    newest = catalog.open(call.entry, latest.version)
+    newest = documents.read(latest.version)
     if covers(_described(newest).get("coverage", ())):
         return newest
     # An older version may hold what the newest does not, such as another range.
