@@ -303,7 +303,7 @@ _add(
     split_fancy=lambda ds: split(ds).t.isel(time=[90, 3, 77], lat=[2, 0]),
     split_coarsen=lambda ds: split(ds).coarsen(time=10, lat=3, lon=2).mean(),
     split_cumulative=lambda ds: split(ds).t.cumsum("lon").cumprod("lat"),
-    split_concat=lambda ds: xr.concat([split(ds), split(ds) * 2], dim="lon").sum("lon"),
+    split_concat=lambda ds: xr.concat([split(ds), split(ds) * 2], dim="lon", data_vars="all").sum("lon"),
 )
 _add_of_groups(
     anomaly=lambda ds: anomaly(ds, "time.month"),
