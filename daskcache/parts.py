@@ -15,7 +15,7 @@ from daskcache.manifest import UNNAMED, Kind, Node, is_array_name
 
 __all__ = ["Collection", "Parts", "join", "path_of", "rebuild", "rechunk", "split"]
 
-Collection = xr.Dataset | xr.DataArray | xr.DataTree | da.Array
+Collection = xr.Dataset | xr.DataArray | xr.DataTree | da.Array | np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -98,7 +98,7 @@ def register(
     >>> form.name, form.decode(form.encode(Fraction(1, 3)).parts, {})
     ('fractions.Fraction', Fraction(1, 3))
     """
-    if not isinstance(kind, type) or not callable(encode) or not callable(decode):
+    if not isinstance(kind, type) or not all(map(callable, (encode, decode))):
         raise InvalidInputError(f"register({kind!r}, …): expected a type, and functions to encode and decode")
     name = name or f"{kind.__module__}.{kind.__qualname__}"
     if name in _FORMATS:
