@@ -111,14 +111,6 @@ def flaky(block, directory):
 
 
 @daskcache.version("1")
-def skewed(block, seconds):
-    """A producer that is slow for the first blocks, so that other workers are left with nothing to do."""
-    _note()
-    time.sleep(seconds if block.flat[0] < 24 else 0)
-    return block * 2
-
-
-@daskcache.version("1")
 def failing(block):
     """A producer that always fails."""
     _note()

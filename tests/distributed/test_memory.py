@@ -1,6 +1,7 @@
 """Arrays that are larger than a worker's memory: blocks are written as they are made, and let go."""
 
 import os
+import time
 
 import dask.array as da
 import numpy as np
@@ -8,9 +9,12 @@ import pytest
 
 pytest.importorskip("distributed")
 
+from distributed import wait
+
 import daskcache
 from daskcache import stores
 from tests.clusters import processes
+from tests.producers import objects, produced
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -58,3 +62,65 @@ def persist_and_read(x, client, root, limit_mb):
 @pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="asks Linux for the peak")
 def test_larger_than_a_workers_memory(tmp_path, store_root, times):
     persist_larger_than_memory(tmp_path, store_root, 400, times)
+
+
+def spilled(dask_worker):
+    """Tell how many blocks a worker holds on its disk."""
+    return len(dask_worker.data.disk)
+
+
+def test_spilled_blocks_are_stored(tmp_path, store_root):
+    """Blocks that a worker has put on its own disk, on their way into the store."""
+    blocks = 10
+    x = da.map_blocks(fill, chunks=((1,) * blocks, (MB,)), dtype="f8", meta=np.empty((0, 0)))
+    with processes(tmp_path, 0, DASK_DISTRIBUTED__WORKER__MEMORY__TARGET="0.04") as cluster:
+        # Two and a half of the blocks.
+        cluster.start_worker("--no-nanny", "--memory-limit", "500MiB")
+        with cluster.client(1) as client:
+            held = client.persist(x)
+            wait(held)
+            assert sum(client.run(spilled).values()) >= blocks - 3
+            kept = daskcache.persist(held + 0, "held")
+            assert daskcache.last_run().stored == blocks
+            with daskcache.activate():
+                marked = client.persist(daskcache.checkpoint(x + 1, "marked"))
+                wait(marked)
+                assert sum(client.run(spilled).values()) >= 2 * (blocks - 3)
+                assert (marked.max(axis=1).compute() == np.arange(blocks) + 1).all()
+            del held, marked
+            assert (kept.max(axis=1).compute() == np.arange(blocks)).all()
+            assert (daskcache.open("marked")[:, 0].compute() == np.arange(blocks) + 1).all()
+
+
+@daskcache.version("1")
+def grow(block, flag):
+    """Use more memory than there is, the first time."""
+    if 5 in block and not os.path.exists(flag):
+        open(flag, "x").close()
+        held = []
+        while True:
+            held.append(np.ones(2 * MB))
+            time.sleep(0.01)
+    return block * 2
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="memory is measured on Linux")
+def test_a_nanny_that_restarts_its_worker_for_its_memory(tmp_path, store_root):
+    settings = {
+        # No pause and no spilling before.
+        f"DASK_DISTRIBUTED__WORKER__MEMORY__{name}": value
+        for name, value in {"PAUSE": "False", "SPILL": "False", "TARGET": "False", "TERMINATE": "0.9"}.items()
+    }
+    flag = tmp_path / "grown"
+    x = produced(grow, str(flag), n=24)
+    with processes(tmp_path, 0, **settings) as cluster:
+        cluster.start_worker("--nanny", "--memory-limit", "500MiB")
+        with cluster.client(1) as client:
+            before = set(client.run(os.getpid).values())
+            kept = daskcache.persist(x, "x")
+            assert set(client.run(os.getpid).values()).isdisjoint(before), "it was restarted"
+    assert flag.exists()
+    assert (kept.compute() == np.arange(24) * 2).all()
+    assert len(objects(store_root)) == 8
+    assert daskcache.persist(x, "x") is not None
+    assert daskcache.last_run().reused == 8

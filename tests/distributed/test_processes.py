@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("distributed")
 
-from distributed import Client, futures_of
+from distributed import Client, futures_of, wait
 
 import daskcache
 from daskcache.errors import DaskcacheWarning, NotStoredError
@@ -193,12 +193,16 @@ def test_retries(client, store_root, tmp_path):
 
 
 def test_stolen_tasks(client, store_root):
-    x = produced(producers.skewed, 0.2, n=96)
-    workers = list(client.scheduler_info()["workers"])
-    kept = None
-    with dask.annotate(workers=workers[0], allow_other_workers=True):
-        kept = daskcache.persist(x, "x")
-    assert count() == 32
+    """What one worker would run, because it holds the inputs, others take from it."""
+    (first, *_) = client.scheduler_info()["workers"]
+    held = client.persist(da.arange(60, chunks=3), workers=[first])
+    wait(held)
+    x = held.map_blocks(slowly, 0.2, dtype="i8", meta=np.empty(0, "i8"))
+    before = len(client.get_events("stealing"))
+    kept = daskcache.persist(x, "x")
+    kinds = [event[0] for _, event in client.get_events("stealing")[before:]]
+    assert "confirm" in kinds, "some were stolen"
+    assert count() == 20
     check(kept, x, store_root)
 
 

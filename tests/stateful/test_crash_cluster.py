@@ -164,7 +164,7 @@ def test_killed_at_random_points(place, who, times):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    ("who", "times"), [("client", 40), ("worker", 30), ("workers", 24), ("scheduler", 16)]
+    ("who", "times"), [("client", 40), ("worker", 30), ("workers", 24), ("scheduler", 20)]
 )
 def test_killed_at_a_hundred_points(place, who, times):
     seen = kill_at_random_points(place, who, times, random.Random())

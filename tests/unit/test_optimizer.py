@@ -59,6 +59,30 @@ def test_several_collections_at_once(store_root):
         assert count() == 0
 
 
+def test_several_collections_of_equal_settings_are_one_call(store_root):
+    """Arrays, Datasets and checkpoints of one compute share a pass, though each activation made an optimizer of its own."""
+    calls = []
+
+    def chained(dsk, keys, **kwargs):
+        calls.append(keys)
+        return dask.array.optimization.optimize(dsk, keys, **kwargs)
+
+    with dask.config.set(array_optimize=chained), daskcache.activate():
+        one = dask.config.get("array_optimize")
+        x = daskcache.checkpoint(doubled(), "x")
+    with dask.config.set(array_optimize=chained), daskcache.activate():
+        two = dask.config.get("array_optimize")
+        assert one is not two
+        assert (one, hash(one)) == (two, hash(two))
+        ds = xr.Dataset({"t": ("x", x), "u": ("x", x + 1)})
+        dask.compute(x, x.sum(), ds, ds.u.mean(), doubled() - 1, 7)
+    assert len(calls) == 1
+    with dask.config.set(array_optimize=chained), daskcache.activate(namespace="other"):
+        assert dask.config.get("array_optimize") != one
+    with daskcache.activate():
+        assert dask.config.get("array_optimize") != one, "another optimizer follows"
+
+
 def test_two_objects_completed_by_one_compute(store_root):
     """Each gets its manifest, and an output that waits for both."""
     with daskcache.activate():
