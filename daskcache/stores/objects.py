@@ -10,10 +10,10 @@ from collections.abc import Buffer, Mapping
 from itertools import count
 
 from zarr.abc.store import ByteRequest, Store
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, ObjectStore
 
 from daskcache.errors import InvalidInputError
-from daskcache.stores import drive, local
+from daskcache.stores import drive, local, pages
 from daskcache.stores.drive import check_writable
 from daskcache.stores.driven import Driven
 from daskcache.stores.faults import translating
@@ -218,8 +218,8 @@ def list_objects(
     prefix : str
         Such as ``"chunks/00ff"``; one that is missing has no objects.
     lazily : bool, optional
-        Look at a file only when it is asked for, where the store has to look at each by itself. Of use where few of
-        many are wanted.
+        Of use where few of many are wanted: look at a file only when it is asked for, where the store has to look at
+        each by itself; of a server list several pages at once, which takes names that are digits and nothing below.
 
     Returns
     -------
@@ -247,6 +247,9 @@ def list_objects(
     if lazily and isinstance(store, LocalStore):
         with translating(describe(store), f"list {_checked(prefix)}"):
             return local.Files(drive.path_of(store, prefix))
+    if lazily and isinstance(store, ObjectStore) and hasattr(store.store, "client_options"):
+        with translating(describe(store), f"list {_checked(prefix)}"):
+            return pages.list_many(store, prefix)
     return drive.list_objects(store, _checked(prefix))
 
 

@@ -1,0 +1,72 @@
+"""Listings of many objects in ranges of their names: the same as one page after another gives."""
+
+import hashlib
+import sys
+
+import obstore
+import pytest
+from obstore.store import MemoryStore
+from zarr.storage import ObjectStore
+
+from daskcache.stores import pages, remote
+
+
+def digits(count):
+    return [hashlib.sha1(f"{number}".encode()).hexdigest() for number in range(count)]
+
+
+@pytest.fixture(params=[True, False], ids=["columns", "dictionaries"])
+def small_pages(monkeypatch, request):
+    monkeypatch.setattr(pages, "_PAGE", 10)
+    monkeypatch.setattr(pages, "_KEYS_OF_RANGE", 20)
+    if request.param:
+        pytest.importorskip("arro3.core")
+    else:
+        # As where it is not installed.
+        monkeypatch.setitem(sys.modules, "arro3.core", None)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [],
+        digits(9),
+        digits(10),
+        digits(11),
+        digits(500),
+        [f"{name}.{other[:32]}.partial" for name, other in zip(digits(50), digits(100)[50:], strict=True)],
+        [f"0000{name}" for name in digits(50)],
+        [f"ffffffff{name}" for name in digits(50)],
+        ["00000000", *digits(50), "ffffffff", "ffffffffff"],
+        [f"r{name}.json" for name in digits(50)],
+    ],
+    ids=["none", "9", "10", "11", "500", "partial", "low", "high", "edges", "no digits"],
+)
+def test_nothing_is_left_out_or_told_twice(small_pages, names):
+    memory = MemoryStore()
+    for number, name in enumerate(names):
+        obstore.put(memory, f"chunks/00ff/{name}", bytes(number))
+    obstore.put(memory, "chunks/00fe/00", b"another group")
+    obstore.put(memory, "chunks/00fff/00", b"another group")
+    store = ObjectStore(memory)
+    listed = pages.list_many(store, "chunks/00ff")
+    assert dict(listed) == remote.list_objects(store, "chunks/00ff")
+    assert len(listed) == len(names)
+    assert sorted(listed) == sorted(names)
+
+
+def test_ranges_are_asked_for_beside_each_other(small_pages, monkeypatch):
+    memory = MemoryStore()
+    for name in digits(500):
+        obstore.put(memory, f"chunks/00ff/{name}", b"1")
+    asked = []
+    listing = obstore.list
+
+    def list_noting(store, prefix, *, offset=None, **options):
+        asked.append(offset)
+        return listing(store, prefix, offset=offset, **options)
+
+    monkeypatch.setattr(obstore, "list", list_noting)
+    pages.list_many(ObjectStore(memory), "chunks/00ff")
+    assert len(asked) == 1 + pages._RANGES
+    assert len(set(asked)) == len(asked)
