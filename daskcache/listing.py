@@ -82,10 +82,8 @@ class Listing:
         StoreError
             The pool cannot be listed.
         """
-        if 0 in block.shape:
-            return replace(block, size_bytes=0)
-        size, _ = self._look(block)
-        return None if size < SMALLEST_BYTES else _with_size(block, size)
+        found = self._look(block)
+        return None if found is None else found[0]
 
     def find_as_known(self, block: StoredBlock, known: StoredBlock | None) -> StoredBlock | None:
         """Look for a block whose size a manifest knows; one of another size is read before it is trusted.
@@ -108,15 +106,16 @@ class Listing:
         StoreError
             The pool cannot be listed.
         """
-        found = self.find(block)
-        if found is None:
+        there = self._look(block)
+        if there is None:
             return None
+        found, written = there
         # What is equal has equal ids, each of which costs a hash.
         is_same = known is not None and (
             (known.token == found.token and known.spec == found.spec) or known.id == found.id
         )
         if known is None or not is_same:
-            return found if self._will_stay(found) else None
+            return found if self._will_stay(found, written) else None
         if known.size_bytes in (None, found.size_bytes):
             return found
         # Damaged, or encoded anew by another release of a compressor.
@@ -127,16 +126,22 @@ class Listing:
             return None
         return found
 
-    def _look(self, block: StoredBlock) -> tuple[int, float | None]:
-        if block.group not in self._groups:
-            self._groups[block.group] = self._list(block.group)
-        return self._groups[block.group].get(block.id, (0, None))
+    def _look(self, block: StoredBlock) -> tuple[StoredBlock, float | None] | None:
+        """Give a block with its size, and when it was written."""
+        if 0 in block.shape:
+            return replace(block, size_bytes=0), None
+        group = self._groups.get(block.group)
+        if group is None:
+            group = self._groups[block.group] = self._list(block.group)
+        # Once, because an id costs a hash, and a file a look.
+        size, written = group.get(block.id, (0, None))
+        return None if size < SMALLEST_BYTES else (_with_size(block, size), written)
 
     def _list(self, group: str) -> Mapping[str, tuple[int, float | None]]:
         return stores.list_objects(self._store, f"chunks/{group}", lazily=True)
 
-    def _will_stay(self, block: StoredBlock) -> bool:
-        if self._is_safe is None or 0 in block.shape or self._is_safe(block, self._look(block)[1]):
+    def _will_stay(self, block: StoredBlock, written: float | None) -> bool:
+        if self._is_safe is None or 0 in block.shape or self._is_safe(block, written):
             return True
         logger.info("%s is old and nothing needs it, so that it counts as missing", block.key)
         return False
