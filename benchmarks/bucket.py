@@ -1,4 +1,4 @@
-"""A bucket that answers each request after 10 ms: ``python bucket.py DIRECTORY``.
+"""A bucket that answers each request after 10 ms: ``python bucket.py DIRECTORY ROOT``.
 
 It lists, page by page as S3 does, the keys that the files of a directory name: of the file ``chunks/00ff`` each line
 is an object below that prefix, of 4,096 bytes. It holds nothing else, and says so (404); the port is printed.
@@ -25,6 +25,7 @@ _ENTRY = (
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     names: ClassVar[dict[str, list[str]]] = {}
+    entries: ClassVar[dict[str, list[str]]] = {}
 
     def setup(self) -> None:
         super().setup()
@@ -38,17 +39,21 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(404, "<Error><Code>NoSuchKey</Code><Message>there is none</Message></Error>")
             return
         prefix = query.get("prefix", "")
-        names = self.names.get(prefix.rstrip("/").partition("/")[2], [])
+        listed = prefix.rstrip("/").partition("/")[2]
+        names = self.names.get(listed, [])
         after = query.get("continuation-token") or query.get("start-after", "")
         start = bisect_right(names, after.removeprefix(prefix)) if after else 0
-        page = names[start : start + PAGE]
         more = start + PAGE < len(names)
-        token = f"<NextContinuationToken>{prefix}{page[-1]}</NextContinuationToken>" if more else ""
-        entries = "".join([_ENTRY.format(prefix + name) for name in page])
+        token = (
+            f"<NextContinuationToken>{prefix}{names[start + PAGE - 1]}</NextContinuationToken>"
+            if more
+            else ""
+        )
+        page = self.entries.get(listed, [])[start : start + PAGE]
         self._answer(
             200,
             f"<ListBucketResult><Name>b</Name><Prefix>{prefix}</Prefix><KeyCount>{len(page)}</KeyCount>"
-            f"<MaxKeys>{PAGE}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>{token}{entries}"
+            f"<MaxKeys>{PAGE}</MaxKeys><IsTruncated>{str(more).lower()}</IsTruncated>{token}{''.join(page)}"
             "</ListBucketResult>",
         )
 
@@ -64,14 +69,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Keep quiet."""
 
 
-def main(directory: Path) -> None:
+def main(directory: Path, root: str) -> None:
     """Serve until killed."""
     for path in sorted(directory.glob("chunks/*")):
-        _Handler.names[f"chunks/{path.name}"] = sorted(path.read_text().split())
+        names = sorted(path.read_text().split())
+        _Handler.names[f"chunks/{path.name}"] = names
+        # Made once: what is measured is who asks.
+        _Handler.entries[f"chunks/{path.name}"] = [
+            _ENTRY.format(f"{root}/chunks/{path.name}/{name}") for name in names
+        ]
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     print(server.server_address[1], flush=True)
     server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

@@ -118,7 +118,7 @@ def _fill(place: Path, manifests: Iterable[Manifest]) -> None:
 
 @contextmanager
 def _bucket(place: Path) -> Iterator[None]:
-    command = [sys.executable, str(Path(__file__).with_name("bucket.py")), f"{place}-names"]
+    command = [sys.executable, str(Path(__file__).with_name("bucket.py")), f"{place}-names", "r"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout is not None
