@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from daskcache.chunks import Hints
 from daskcache.errors import InvalidInputError
+from daskcache.fingerprint import version
 
 if TYPE_CHECKING:
     from daskcache.processors.base import Processor
@@ -233,6 +234,8 @@ class Chain:
         return found
 
 
+# What a decorated function does is its function and its processors.
+@version("1")
 class Processed:
     """A function with processors.
 

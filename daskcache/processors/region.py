@@ -11,6 +11,7 @@ import xarray as xr
 
 from daskcache.chunks import Access, Hints
 from daskcache.errors import InvalidInputError
+from daskcache.fingerprint import version
 from daskcache.processors.areas import Area
 from daskcache.processors.axes import align, column_of, kind_of, map_datasets, refuse, take_rows, to_slice
 from daskcache.processors.base import Arguments, Processor
@@ -18,6 +19,7 @@ from daskcache.processors.base import Arguments, Processor
 __all__ = ["Region", "region"]
 
 
+@version("1")
 @dataclass(frozen=True, slots=True)
 class Region(Processor):
     """Crops results in space; made by `region`."""

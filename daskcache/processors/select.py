@@ -13,12 +13,14 @@ import xarray as xr
 
 from daskcache.chunks import Hints
 from daskcache.errors import InvalidInputError
+from daskcache.fingerprint import version
 from daskcache.processors.axes import align, column_of, kind_of, map_datasets, refuse, take_rows, to_slice
 from daskcache.processors.base import Arguments, Processor
 
 __all__ = ["Select", "select"]
 
 
+@version("1")
 @dataclass(frozen=True, slots=True)
 class Select(Processor):
     """Selects along dimensions by label; made by `select`."""
@@ -141,6 +143,8 @@ class Select(Processor):
             numbers = xr.DataArray(
                 np.arange(coordinate.size), {name: (name, coordinate.values)}, dims=name, name="number"
             )
+            if isinstance(value, tuple | set | frozenset) and coordinate.to_index().nlevels == 1:
+                value = list(value)
             options: dict[str, Any] = {}
             if not isinstance(value, slice):
                 options = {"method": self.method, "tolerance": self.tolerance}

@@ -12,6 +12,7 @@ import xarray as xr
 
 from daskcache.chunks import Access, Hints
 from daskcache.errors import InvalidInputError
+from daskcache.fingerprint import version
 from daskcache.processors.axes import align, column_of, kind_of, map_datasets, refuse, take_rows
 from daskcache.processors.base import Arguments, Processor
 from daskcache.processors.times import Span, fields_of, is_temporal, is_within, positions
@@ -21,6 +22,7 @@ __all__ = ["Timeseries", "timeseries"]
 Require = Literal["any", "none"]
 
 
+@version("1")
 @dataclass(frozen=True, slots=True)
 class Timeseries(Processor):
     """Clips results in time; made by `timeseries`."""
