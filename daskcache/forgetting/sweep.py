@@ -176,7 +176,7 @@ def sweep(
         ages = _Ages(clock, grace_s, keep_s)
         found = _Found(pool, ages, stores.describe(pool.root), dry_run)
         yield "took the lease"
-        yield from found.list_chunks(store)
+        yield from found.list_chunks(_home(store))
         if found.candidates and wait_s:
             sleep(wait_s)
         yield "waited"
@@ -193,7 +193,7 @@ def sweep(
                 lease = lease.refresh(store, number, now)
                 yield "announced a batch"
                 # One that was put there anew since is left alone.
-                listed = stores.list_objects(store, f"chunks/{group}")
+                listed = stores.list_objects(_home(store), f"chunks/{group}")
                 part = [name for name in part if name in listed and ages.is_old(listed[name][1])]
                 started = now()
                 yield from found.strike_runs()
@@ -205,7 +205,7 @@ def sweep(
                     yield "deleted"
                 left = part + left  # too slow to go on without looking again
         lease = lease.refresh(store, 0, now)
-        yield from found.delete_rest(store)
+        yield from found.delete_rest()
         return found.counted()
     finally:
         if lease is not None:
@@ -288,11 +288,11 @@ class _Found:
         sizes = [self.candidates[group].pop(name) for name in names]
         self._swept += Swept("", False, chunks=len(sizes), chunk_bytes=sum(sizes))
 
-    def delete_rest(self, store: Store) -> Generator[str, None, None]:
+    def delete_rest(self) -> Generator[str, None, None]:
         for root, key in sorted(self._old_documents):
             stores.delete(stores.open(root), key)
             yield "deleted a document"
-        for root, key in self._leftovers(store):
+        for root, key in self._leftovers():
             stores.delete(stores.open(root), key)
             self._swept += Swept("", False, leftovers=1)
             yield "deleted a leftover"
@@ -304,7 +304,7 @@ class _Found:
         if not self._swept.dry_run:
             return self._swept
         sizes = [size for group in self.candidates.values() for size in group.values()]
-        leftovers = sum(1 for _ in self._leftovers(stores.open(self._pool.pool_root)))
+        leftovers = sum(1 for _ in self._leftovers())
         return self._swept + Swept(
             "", True, len(sizes), sum(sizes), 0, 0, len(self._old_documents), leftovers
         )
@@ -317,9 +317,10 @@ class _Found:
                 count, nbytes = count + 1, nbytes + size
         self._swept += Swept("", False, kept=count, kept_bytes=nbytes)
 
-    def _leftovers(self, store: Store) -> Iterable[tuple[str, str]]:
+    def _leftovers(self) -> Iterable[tuple[str, str]]:
         """Find what was moved aside, and what writers have begun and never finished."""
         pool_root = self._pool.pool_root
+        store = _home(stores.open(pool_root))
         for key, written in _walk(store, "quarantine"):
             if self._ages.is_old(written):
                 yield pool_root, key
@@ -333,9 +334,14 @@ class _Found:
             entries = walk_entries(stores.open(root), namespace)
             places += [(root, f"{base}/{entry}/{VERSIONS}") for entry in entries]
         for where, prefix in places:
-            for name, (_, written) in stores.list_objects(stores.open(where), prefix).items():
+            for name, (_, written) in stores.list_objects(_home(stores.open(where)), prefix).items():
                 if name.endswith(".partial") and self._ages.is_old(written):
                     yield where, f"{prefix}/{name}"
+
+
+def _home(store: Store) -> Store:
+    """Give what is swept: of levels the home, for nothing is deleted from mirrors behind it."""
+    return store.home if isinstance(store, stores.Levels) else store
 
 
 def _walk(store: Store, prefix: str) -> Iterator[tuple[str, float | None]]:

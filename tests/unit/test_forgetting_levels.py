@@ -74,6 +74,15 @@ def test_a_mirror_is_left_alone(tmp_path: Path) -> None:
     assert (daskcache.open("theirs", store=chain).compute() == EXPECTED).all()
 
 
+def test_what_only_a_mirror_holds_does_not_count(tmp_path: Path) -> None:
+    daskcache.persist(doubled(), "theirs", store=f"{tmp_path}/mirror")
+    daskcache.clear("theirs", store=f"{tmp_path}/mirror")
+    chain = [{"url": f"{tmp_path}/home"}, {"url": f"{tmp_path}/mirror", "read_only": True}]
+    swept = daskcache.gc(store=chain, grace=0, wait=0)
+    assert (swept.chunks, swept.kept, swept.leftovers) == (0, 0, 0)
+    assert len(objects(tmp_path / "mirror")) == 4
+
+
 def test_nothing_is_swept_where_the_home_does_not_answer(tmp_path: Path) -> None:
     chain = [{"url": f"{tmp_path}/fast", "write": False}, {"url": f"{tmp_path}/home"}]
     daskcache.persist(doubled(), "entry", store=chain).compute()
