@@ -8,7 +8,7 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("cold", "warm", "memory", "index", "lookups", "tokens", "partial", "digest", "startup")
+NAMES = ("cold", "warm", "memory", "index", "lookups", "tokens", "partial", "digest", "startup", "functions")
 
 
 def main() -> None:

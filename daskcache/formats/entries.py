@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from daskcache.chunks import decode
+from daskcache.chunks import ChunkSpec, decode
 from daskcache.config import Settings
 from daskcache.datasets import PackedBlocks, outline
 from daskcache.errors import InvalidInputError
@@ -110,7 +110,7 @@ def read_value(manifest: Manifest, root: str, form: Format | None = None) -> Any
 def read_part(variable: StoredVariable, root: str) -> bytes:
     """Read the bytes of one part; see `read_value`."""
     if variable.inline is not None:
-        (_, spec), *_ = variable.specs()
+        spec = ChunkSpec.for_block(variable.dtype, variable.shape, variable.codecs)
         return decode(variable.inline, spec, variable.shape, variable.dtype).tobytes()
     blocks = [np.asarray(block[...]) for block in PackedBlocks(root, variable)]
     return blocks[0].tobytes() if len(blocks) == 1 else np.concatenate(blocks).tobytes()

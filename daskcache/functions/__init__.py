@@ -126,7 +126,7 @@ def cache(
     Examples
     --------
     >>> import dask, daskcache
-    >>> @daskcache.cache
+    >>> @daskcache.cache(expires="30d")
     ... def square(x, power=2):
     ...     print("computing")
     ...     return x**power

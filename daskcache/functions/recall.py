@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from daskcache import stores
@@ -28,6 +28,8 @@ __all__ = ["Recalled", "memory_key", "recall"]
 
 logger = logging.getLogger("daskcache")
 
+_DAY = timedelta(days=1)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Recalled:
@@ -35,10 +37,10 @@ class Recalled:
 
     value: Any
     """As the function returned it; lazy where that was lazy. None where only its path was asked for."""
-    path: str
-    """The manifest's, for people and other readers."""
     sources: Sources
     """What it was read from."""
+    path: str = ""
+    """The manifest's, for people and other readers; where it was asked for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,14 +110,13 @@ def recall(
         logger.info("%s is computed again: %s", call.entry, why)
         MEMORY.drop(place)
         return None
-    if kept is None and settings.mode == "readwrite":
+    if kept is None and settings.mode == "readwrite" and not _is_new(manifest):
         catalog.note_use(call.entry, manifest.version, time_of(manifest))
-    where = entry_key(settings.namespace, call.entry, f"{manifest.version}.json")
-    path = f"{stores.describe(settings.store).rstrip('/')}/{where}"
     if options.path_only:
-        return Recalled(None, path, sources)
+        where = entry_key(settings.namespace, call.entry, f"{manifest.version}.json")
+        return Recalled(None, sources, f"{stores.describe(settings.store).rstrip('/')}/{where}")
     if kept is not None and kept.has_value:
-        return Recalled(copy_value(kept.value), path, sources)
+        return Recalled(copy_value(kept.value), sources)
     value, is_lazy = _open(manifest, catalog.root_of(manifest), options.memoize, form)
     if options.retry_null and value is None:
         return None
@@ -123,7 +124,13 @@ def recall(
         # Of what is lazy the blocks are kept, by those that read them.
         size = 0 if is_lazy else size_of(value)
         MEMORY.put(place, _Kept(manifest, None if is_lazy else copy_value(value), not is_lazy), size + 1024)
-    return Recalled(value, path, sources)
+    return Recalled(value, sources)
+
+
+def _is_new(manifest: Manifest) -> bool:
+    """Whether it was published within a day, so that its use need not be noted."""
+    published = time_of(manifest)
+    return bool(published) and datetime.now(UTC) - datetime.fromisoformat(published) < _DAY
 
 
 def _described(manifest: Manifest) -> Mapping[str, Any]:
@@ -163,12 +170,14 @@ def _find_fault(
 
 def _find_gone(manifest: Manifest, root: str) -> str | None:
     """Name a block that is not there any more, such as one that was damaged and moved aside."""
+    in_pool = [variable for variable in manifest.variables if variable.inline is None]
+    if not in_pool:
+        return None
     listing = Listing(root)
-    for variable in manifest.variables:
-        if variable.inline is None:
-            for block in PackedBlocks(root, variable):
-                if listing.find(block) is None:
-                    return f"{block.key} is gone"
+    for variable in in_pool:
+        for block in PackedBlocks(root, variable):
+            if listing.find(block) is None:
+                return f"{block.key} is gone"
     return None
 
 
