@@ -188,6 +188,7 @@ def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, argume
     # Nobody's settings but pytest's own; and none of ours, such as conftest.py.
     command += ["-c", os.devnull, "--timeout=600", f"--basetemp={work / 'temporary'}"]
     command += ["-W", "error:the pass failed:RuntimeWarning", *arguments, "--pyargs", *targets]
+    finished = _count_finished(out)
     with out.with_suffix(".log").open("a") as log:
         done = subprocess.run(
             command, env=environment, cwd=home, stdout=log, stderr=subprocess.STDOUT, check=False
@@ -195,8 +196,12 @@ def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, argume
     last = out.with_suffix(".log").read_text(errors="replace").strip().splitlines()[-1:]
     print(*last, flush=True)
     # How the process ends says less: extensions of some libraries crash when it does.
-    if not out.exists() or "finished" not in json.loads(out.read_text().splitlines()[-1]):
+    if _count_finished(out) == finished:
         raise SystemExit(f"pytest could not run ({done.returncode}); see {out.with_suffix('.log')}")
+
+
+def _count_finished(out: Path) -> int:
+    return out.read_text().count('{"finished"') if out.exists() else 0
 
 
 def read_outcomes(out: Path) -> dict[str, Outcome]:
@@ -261,7 +266,11 @@ def find_differences(outcomes: dict[str, dict[str, Outcome]]) -> list[Difference
 
 
 def find_unsteady(
-    differences: Sequence[Difference], outcomes: dict[str, Outcome], work: Path, arguments: Sequence[str]
+    differences: Sequence[Difference],
+    outcomes: dict[str, Outcome],
+    targets: Sequence[str],
+    work: Path,
+    arguments: Sequence[str],
 ) -> set[str]:
     """Find which tests differ from run to run without the pass as well.
 
@@ -271,6 +280,8 @@ def find_unsteady(
         Only their tests are run again, twice.
     outcomes : dict of str to Outcome
         What came out the first time.
+    targets : sequence of str
+        Where the tests are.
     work : Path
         Where outcomes go.
     arguments : sequence of str
@@ -281,13 +292,12 @@ def find_unsteady(
     set of str
         Their ids.
     """
-    files = sorted({_target(difference.test) for difference in differences})
     wanted = {difference.test for difference in differences}
     (work / "wanted.json").write_text(json.dumps(sorted(wanted)))
     unsteady: set[str] = set()
     for number in range(2):
         out = work / f"again-{number}.jsonl"
-        start_pytests(files, Run("off, again"), work, out, [*arguments, f"--only={work / 'wanted.json'}"])
+        start_pytests(targets, Run("off, again"), work, out, [*arguments, f"--only={work / 'wanted.json'}"])
         again = read_outcomes(out)
         unsteady |= {
             test
@@ -295,11 +305,6 @@ def find_unsteady(
             if test in outcomes and test in again and again[test].result != outcomes[test].result
         }
     return unsteady
-
-
-def _target(test: str) -> str:
-    file = test.partition("::")[0]
-    return file if file.startswith("flox/") else file.removesuffix(".py").replace("/", ".")
 
 
 def read_explained(path: Path = EXPLAINED) -> dict[tuple[str, str], str]:
@@ -398,7 +403,7 @@ def unpack_flox(archive: Path, work: Path) -> None:
     with tarfile.open(archive) as source:
         source.extractall(work / "source", filter="data")
         (root,) = {name.partition("/")[0] for name in source.getnames()}
-    (work / UNPACKED / "flox").mkdir(parents=True)
+    (work / UNPACKED / "flox").mkdir(parents=True, exist_ok=True)
     # Its package stays behind.
     shutil.move(work / "source" / root / "tests", work / UNPACKED / "flox" / "tests")
 
@@ -429,7 +434,7 @@ def main() -> int:
     runs = [run for run in RUNS if run.name in {"off", *wanted}]
     work = options.work.resolve()
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    (work / UNPACKED).mkdir(parents=True)
     targets = [package for target in options.targets or SUITES for package in SUITES.get(target, [target])]
     if any(target.startswith("flox/") for target in targets):
         unpack_flox(options.flox, work)
@@ -439,7 +444,7 @@ def main() -> int:
         arguments += ["-n", options.workers]
     outcomes = run_suites(targets, runs, work, arguments)
     differences = find_differences(outcomes)
-    unsteady = find_unsteady(differences, outcomes["off"], work, arguments) if differences else set()
+    unsteady = find_unsteady(differences, outcomes["off"], targets, work, arguments) if differences else set()
     open_ones = print_report(outcomes, differences, unsteady)
     if any(
         "warm" in name and not any(one.loads for one in found.values()) for name, found in outcomes.items()
