@@ -13,6 +13,7 @@ from zarr.buffer import default_buffer_prototype
 from daskcache import stores
 from daskcache.errors import InvalidInputError, MissingExtraError, NotStoredError
 from daskcache.export.copy import read_reference
+from daskcache.locations import Location, parse_root
 from daskcache.manifest import Manifest, Reference, StoredVariable, documents_of, iterate_references
 from daskcache.stores.sync import wait_for
 
@@ -71,7 +72,7 @@ def _container(root: str) -> tuple[str, Any]:
     if scheme in ("s3", "s3a"):
         prefix = f"s3://{bucket}/"
         return f"s3{path[len(scheme) :].rstrip('/')}/", icechunk.VirtualChunkContainer(
-            prefix, icechunk.s3_store()
+            prefix, icechunk.s3_store(**_s3_options(root))
         )
     if scheme in ("gs", "gcs"):
         prefix = f"gs://{bucket}/"
@@ -79,6 +80,23 @@ def _container(root: str) -> tuple[str, Any]:
             prefix, icechunk.gcs_store()
         )
     raise InvalidInputError(f"Icechunk does not read {path}; expected a path, s3:// or gs://")
+
+
+def _s3_options(root: str) -> dict[str, Any]:
+    """Give what readers have to know of a server that is not Amazon's; credentials are their own."""
+    found = parse_root(root)
+    options = found.options if isinstance(found, Location) else {}
+    client = options.get("client_kwargs", {})
+    endpoint = options.get("endpoint_url") or client.get("endpoint_url")
+    given = {"region": client.get("region_name"), "anonymous": options.get("anon", False)}
+    if endpoint is not None:
+        given |= {
+            "endpoint_url": endpoint,
+            "allow_http": endpoint.startswith("http:"),
+            "force_path_style": True,
+        }
+        given["s3_compatible"] = True
+    return given
 
 
 def _refer(store: Any, variable: StoredVariable, root: str, prefix: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import dask
 import dask.array as da
+import icechunk
 import numpy as np
 import pytest
 import xarray as xr
@@ -17,7 +18,7 @@ import xarray as xr
 import daskcache
 from daskcache import stores
 from daskcache.catalog import Catalog
-from daskcache.errors import ReadOnlyError, StoreError
+from daskcache.errors import InvalidInputError, ReadOnlyError, StoreError
 from daskcache.forgetting.roots import chunk_ids
 from daskcache.locations import to_root
 from daskcache.stores.remote import PROBE
@@ -90,6 +91,10 @@ def test_an_entry_is_exported(bucket: Bucket, tmp_path: Path) -> None:
         path = daskcache.export("entry", tmp_path / name, format=form, store=root)
         with xr.open_dataset(path, engine="h5netcdf" if name == "c.nc" else "zarr") as found:
             assert (found.v.values == VALUES).all()
+    if bucket.scheme == "s3":
+        check_references(bucket, root, tmp_path)
+    with pytest.raises(InvalidInputError, match="choose zarr or zarr2"):
+        daskcache.export("entry", bucket.root("/out.nc")["url"], store=root)
     target = bucket.root("/out")
     with dask.config.set({"daskcache.storage-options": target["storage_options"]}):
         for form in ("zarr", "zarr2"):
@@ -97,6 +102,23 @@ def test_an_entry_is_exported(bucket: Bucket, tmp_path: Path) -> None:
             assert daskcache.export("entry", url, format=form, store=root) == url
             found = xr.open_zarr(stores.open({**target, "url": url}), chunks=None)
             assert (found.v.values == VALUES).all()
+
+
+def check_references(bucket: Bucket, root: dict[str, Any], directory: Path) -> None:
+    """What refers to the pool's objects is read by readers with credentials of their own."""
+    references = daskcache.export("entry", directory / "d.json", store=root)
+    remote = {"remote_protocol": "s3", "remote_options": {**root["storage_options"], "asynchronous": True}}
+    options = {"consolidated": False, "storage_options": {"fo": references, **remote}}
+    with xr.open_dataset("reference://", engine="zarr", backend_kwargs=options) as found:
+        assert (found.v.values == VALUES).all()
+    storage = icechunk.local_filesystem_storage(
+        daskcache.export("entry", directory / "e.icechunk", store=root)
+    )
+    (prefix,) = icechunk.Repository.fetch_config(storage).virtual_chunk_containers
+    access = icechunk.containers_credentials({prefix: icechunk.s3_credentials(from_env=True)})
+    repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=access)
+    with xr.open_zarr(repository.readonly_session("main").store, consolidated=False) as found:
+        assert (found.v.values == VALUES).all()
 
 
 @pytest.fixture(scope="module")
