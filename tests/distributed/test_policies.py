@@ -1,8 +1,10 @@
 """A warm run under every scheduler and policy: no producer runs, and no task of what is stored is in the graph."""
 
+import multiprocessing
 import os
 import time
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import numpy as np
@@ -52,6 +54,13 @@ def calls(directory, monkeypatch):
     count()
 
 
+@pytest.fixture(scope="module")
+def pool(directory):
+    """One for all tests: dask would start one for each computation."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as made:
+        yield made
+
+
 @pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
 def run(request):
     """Run a function of no arguments as each new client would."""
@@ -64,8 +73,11 @@ def run(request):
 
         return in_client
 
+    settings = {"scheduler": request.param, "num_workers": 2}
+    if request.param == "processes":
+        settings["pool"] = request.getfixturevalue("pool")
+
     def in_scheduler(function):
-        settings = {"scheduler": request.param, "num_workers": 2, "multiprocessing.context": "spawn"}
         with dask.config.set(settings):
             return function()
 

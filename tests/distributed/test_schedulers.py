@@ -1,8 +1,10 @@
 """Every scheduler of dask's: cold, warm in another client, under the pass, with a worker that dies."""
 
+import multiprocessing
 import os
 import pickle
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import numpy as np
@@ -54,6 +56,13 @@ def calls(directory, monkeypatch):
     count()
 
 
+@pytest.fixture(scope="module")
+def pool(directory):
+    """One for all tests: dask would start one for each computation."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as made:
+        yield made
+
+
 @pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
 def run(request):
     """Run a function of no arguments as each new client would."""
@@ -66,8 +75,11 @@ def run(request):
 
         return in_client
 
+    settings = {"scheduler": request.param, "num_workers": 2}
+    if request.param == "processes":
+        settings["pool"] = request.getfixturevalue("pool")
+
     def in_scheduler(function):
-        settings = {"scheduler": request.param, "num_workers": 2, "multiprocessing.context": "spawn"}
         with dask.config.set(settings):
             return function()
 
