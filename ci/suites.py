@@ -1,24 +1,21 @@
 """Runs the test suites of dask, xarray and flox without the pass and under it, and compares what each test does.
 
-Called by ``ci/suites``, which makes the environment. It is also the pytest plugin of the runs that it starts: those write
-down, test by test, what came out.
+Called by ``ci/suites``, which makes the environment. The runs that it starts write down, test by test, what came out: see
+``suites_plugin.py``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
-import random
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
-import zlib
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -178,7 +175,7 @@ def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, argume
         "-m",
         "pytest",
         "-p",
-        "suites",
+        "suites_plugin",
         "-p",
         "no:cacheprovider",
         "-q",
@@ -452,134 +449,6 @@ def main() -> int:
         print("a warm run loaded nothing: nothing was tested")
         return 1
     return 1 if open_ones else 0
-
-
-# What follows is the plugin.
-
-
-class _Plans(logging.Handler):
-    """Counts what the pass plans, which it says in its log."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.loads = self.writes = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        plan = record.args[0] if isinstance(record.args, tuple) and len(record.args) == 1 else None
-        self.loads += len(getattr(plan, "loads", ()))
-        self.writes += len(getattr(plan, "writes", ()))
-
-
-class Recorder:
-    """Writes down what comes of each test, as soon as it is known.
-
-    Parameters
-    ----------
-    out : Path
-        Where.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.plans = _Plans()
-        self.current = Outcome("")
-        logger = logging.getLogger("daskcache")
-        logger.addHandler(self.plans)
-        logger.setLevel(logging.INFO)
-        logger.propagate = False
-
-    def pytest_runtest_logstart(self) -> None:
-        """Begin a test."""
-        self.plans.loads = self.plans.writes = 0
-        self.current = Outcome("")
-
-    def pytest_runtest_setup(self, item: Any) -> None:
-        """Give each test the same random numbers in each run."""
-        import numpy as np
-
-        seed = zlib.crc32(item.nodeid.encode())
-        random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002  (what the tests use)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        """Note what came of setting a test up, running it, or taking it down."""
-        if hasattr(report, "wasxfail"):
-            result = "xfailed" if report.skipped else "xpassed"
-        elif report.failed:
-            crash = getattr(report.longrepr, "reprcrash", None)
-            message = (crash.message if crash else str(report.longrepr)).splitlines()[:1]
-            self.current.message = message[0][:300] if message else ""
-            kind = self.current.message.partition(":")[0] if crash else "error"
-            result = f"failed in {report.when} ({kind if kind.replace('.', '').isidentifier() else 'assert'})"
-        else:
-            result = report.outcome
-        # What is done after a test that passed may fail.
-        if report.when == "call" or result != "passed":
-            self.current.result = result
-
-    def pytest_warning_recorded(self, warning_message: Any, nodeid: str) -> None:
-        """Note what the pass warned of."""
-        if type(warning_message.message).__name__ == "DaskcacheWarning":
-            self.current.warned.append(str(warning_message.message)[:200])
-
-    def pytest_runtest_logfinish(self, nodeid: str) -> None:
-        """Write a test down."""
-        self.current.loads, self.current.writes = self.plans.loads, self.plans.writes
-        record = {"test": nodeid} | {name: getattr(self.current, name) for name in Outcome.__slots__}
-        with self.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
-
-    def pytest_sessionfinish(self) -> None:
-        """Say that all have been run."""
-        with self.out.open("a") as file:
-            file.write('{"finished": true}\n')
-
-
-def pytest_addoption(parser: Any) -> None:
-    """Add what `main` gives."""
-    parser.addoption("--most", type=int)
-    parser.addoption("--only", type=Path)
-
-
-def pytest_configure(config: Any) -> None:
-    """Put the recorder in place."""
-    if out := os.environ.get("DASKCACHE_SUITES_OUT"):
-        random.seed(0)
-        import numpy as np
-
-        np.random.seed(0)  # noqa: NPY002
-        config.pluginmanager.register(Recorder(Path(out)), "daskcache-recorder")
-
-
-def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Leave out what is not asked for, and take time limits off examples, which measure the machine."""
-    try:
-        from hypothesis import settings
-    except ImportError:
-        pass
-    else:
-        most = config.getoption("--most")
-        settings.register_profile(
-            "suites", deadline=None, derandomize=True, database=None, max_examples=min(100, 2 * (most or 50))
-        )
-        settings.load_profile("suites")
-    kept = items
-    if only := config.getoption("--only"):
-        wanted = set(json.loads(only.read_text()))
-        kept = [item for item in kept if item.nodeid in wanted]
-    elif most := config.getoption("--most"):
-        kept = list(_spread(kept, most))
-    config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
-    items[:] = kept
-
-
-def _spread(items: Sequence[Any], most: int) -> Iterator[Any]:
-    groups: dict[str, list[Any]] = defaultdict(list)
-    for item in items:
-        groups[item.nodeid.partition("[")[0]].append(item)
-    for group in groups.values():
-        step = max(len(group) / most, 1.0)
-        yield from (group[int(number * step)] for number in range(min(most, len(group))))
 
 
 if __name__ == "__main__":
