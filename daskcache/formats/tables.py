@@ -270,7 +270,7 @@ def _decode_geopandas(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
     try:
         import geopandas
     except ImportError as error:
-        raise MissingExtraError("this is a table of geopandas; pip install 'daskcache[geopandas]'") from error
+        raise MissingExtraError("this is a table of geopandas; pip install 'daskcache[geo]'") from error
     found: Any = geopandas.read_parquet(io.BytesIO(parts[0]))
     if attrs["is_series"]:
         found = found.iloc[:, 0].rename(attrs["name"])
