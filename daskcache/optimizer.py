@@ -30,6 +30,7 @@ from daskcache.fingerprint.watch import whole_sources
 from daskcache.graph import substitute, without_doubles
 from daskcache.guards import guard_sources
 from daskcache.lacking import run_plainly
+from daskcache.narrowing import narrow_reads
 from daskcache.outputs import find_outputs, keep_layer, keep_task
 from daskcache.plan import Plan, Target, make_plan
 from daskcache.records import describe_recipe
@@ -115,7 +116,8 @@ class Optimizer:
         wanted = set(flatten([keys], container=(list, set)))
         try:
             rewritten, weighing = _rewrite(dsk, keys, self.settings, self.client, self.origin)
-            return weighing(look_first(optimize(rewritten, keys, **kwargs), wanted))
+            optimized = narrow_reads(optimize(rewritten, keys, **kwargs))
+            return weighing(look_first(optimized, wanted))
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
             return look_first(optimize(dsk, keys, **kwargs), wanted)

@@ -7,11 +7,12 @@ import math
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
 import daskcache
-from daskcache import Access, Hints, stores
+from daskcache import Access, Hints, stores, timeseries
 from daskcache.chunks import inner_ranges
 from daskcache.chunks.hints import MIN_TARGET_BYTES, PARTS, TARGET_BYTES, plan_inner
 from daskcache.errors import InvalidInputError
@@ -333,3 +334,30 @@ def test_irregular_blocks_keep_their_own_inner_chunks(tmp_path) -> None:
     irregular = da.concatenate([values, values], axis=0)
     stored = xr.Dataset({"t": (DIMS, irregular)}).cache.persist("x", hints="time", store=str(tmp_path))
     assert inner_of(stored) == (1, 90, 120)
+
+
+@timeseries("time")
+@daskcache.cache
+def weather(start_time=None, end_time=None):
+    labels = pd.date_range("2001-01-01", periods=292)
+    return fields(292, 90, 120, 73).assign_coords(time=labels)
+
+
+@pytest.mark.filterwarnings("ignore:.*block_info")
+def test_a_request_inside_what_is_stored_reads_the_inner_chunks_that_it_touches(read, tmp_path) -> None:
+    with daskcache.activate(str(tmp_path / "store")):
+        whole = weather("2001-01-01", "2001-10-19").compute()
+        found = weather("2001-03-20", "2001-06-10")
+        assert inner_of(weather(None, "2001-10-19")) is not None
+        series, nbytes = read.during(lambda: found.t.isel(lat=40, lon=77).compute())
+    xr.testing.assert_identical(
+        series, whole.t.sel(time=slice("2001-03-20", "2001-06-10")).isel(lat=40, lon=77)
+    )
+    # It lies in two blocks, in one inner chunk of each; and their indexes are read.
+    store = stores.open(str(tmp_path / "store"))
+    sizes = []
+    for index in [(1, 0, 0), (2, 0, 0)]:
+        block = block_of(weather(None, None).t.data, index)
+        ranges = inner_ranges(stores.get(store, block.key), block.spec)
+        sizes.append(max(size for _, size in ranges) + 16 * len(ranges) + 4)
+    assert 0 < nbytes <= sum(sizes)
