@@ -174,7 +174,7 @@ def _cell(fp: Fingerprinter, obj: Any) -> Node | bytes:
 
 @handles("functools:partial")
 def _partial(fp: Fingerprinter, obj: functools.partial[Any]) -> bytes | Node:
-    if not fp.may_read and (holds_declared(obj.args) or holds_declared(_keywords(obj))):
+    if fp.may_read is not True and (holds_declared(obj.args) or holds_declared(_keywords(obj))):
         return fp.fingerprint_reading(obj)
     return Node(
         (obj.func, obj.args, _keywords(obj), vars(obj)),

@@ -109,7 +109,7 @@ def _function(fp: Fingerprinter, func: FunctionType) -> bytes | Node:
     if declaration is not None:
         return declared_node(fp, func, declaration.value, declaration.is_whole)
     if module is None or fp.home(module).kind == "user":
-        if not fp.may_read and _declares_files(func):
+        if fp.may_read is not True and _declares_files(func):
             return fp.fingerprint_reading(func)
         return _users(fp, func)
     return _installed(fp, func, module)

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable
 from types import BuiltinMethodType, MethodType
-from typing import Any
+from typing import Any, Literal
 
 __all__ = [
     "find_attribute_impurity",
@@ -114,6 +114,10 @@ _UNCOUNTED = frozenset(
 _PLACES = frozenset({"__module__", "__qualname__"})
 _SHOWING = frozenset({"__repr__", "__str__"})
 _READS = ("reads a file", "looks at the file system")
+# What they open shows in what they return.
+_OPENS_LAZILY = re.compile(r"reads a file \((xarray\.open_|zarr\.open)")
+
+MayRead = bool | Literal["lazily"]
 _BY_NAME = {name: reason for reason, names in _REASONS.items() for name in names.split()}
 _BY_MODULE = {name[:-2]: reason for name, reason in _BY_NAME.items() if name.endswith(".*")}
 
@@ -265,7 +269,7 @@ def find_call_impurity(function: Any) -> str | None:
     return find_impurity(function, (), "")
 
 
-def is_declared(why: str | None, call: str, may_read: bool, paths: Iterable[str]) -> bool:
+def is_declared(why: str | None, call: str, may_read: MayRead, paths: Iterable[str]) -> bool:
     """Whether code may do what it was found to do, because the files that it reads are declared.
 
     Parameters
@@ -274,8 +278,8 @@ def is_declared(why: str | None, call: str, may_read: bool, paths: Iterable[str]
         What `find_impurity` gave.
     call : str
         How the code calls it, as `bytecode.Read` gives it. A path that stands there has to be a declared one.
-    may_read : bool
-        Whether any file is declared.
+    may_read : bool or "lazily"
+        Whether any file is declared; or whether files may be opened of which nothing but labels is read.
     paths : iterable of str
         The absolute paths and patterns that the function itself declares.
 
@@ -291,6 +295,8 @@ def is_declared(why: str | None, call: str, may_read: bool, paths: Iterable[str]
     """
     if why is None:
         return True
+    if may_read == "lazily":
+        return _OPENS_LAZILY.match(why) is not None
     if not may_read or not why.startswith(_READS):
         return False
     if not call.startswith(("('", '("')):

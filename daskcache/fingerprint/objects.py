@@ -26,6 +26,7 @@ from daskcache.fingerprint import (  # noqa: F401  (importing them registers the
 from daskcache.fingerprint.code import unit_of
 from daskcache.fingerprint.digest import Digester
 from daskcache.fingerprint.distributions import Home, counted_version, find_home
+from daskcache.fingerprint.impure import MayRead
 from daskcache.fingerprint.plain import make_leaves
 from daskcache.fingerprint.registry import Handler, Node
 from daskcache.fingerprint.rules import has_rule, register, rule_of
@@ -111,8 +112,8 @@ class Fingerprinter:
     """Files that code was met to read, by what declares them, each with the state that was seen of it."""
     is_of_code: bool
     """Whether only code is looked at, so that nothing that it reads counts."""
-    may_read: bool
-    """Whether the code that is being looked at has declared which files it reads."""
+    may_read: MayRead
+    """Whether the code that is being looked at has declared which files it reads, or may open them lazily."""
     dask_collection: Callable[[Any], bytes] | None
     """Gives the digest of a dask collection that is met within an object; without it that is uncacheable."""
 
@@ -148,6 +149,7 @@ class Fingerprinter:
         self._walk = Walk(self.digester, self.leaf, self._open, self._finish)
         # What it finds must not be found by the other, for which the same code may have no identity.
         self._reading_walk = Walk(self.digester, self.leaf, self._open, self._finish)
+        self._opening_walk = Walk(self.digester, self.leaf, self._open, self._finish)
         self._of_code: Fingerprinter | None = None
         self._taken = taken
         self._extensions: Mapping[str, list[tuple[str, str, object]]] | None = None
@@ -208,7 +210,7 @@ class Fingerprinter:
             if found is not None:
                 return found
         try:
-            digest = (self._reading_walk if self.may_read else self._walk).digest(obj)
+            digest = self._walk_of(self.may_read).digest(obj)
         except UncacheableError:
             # They belong to what has failed, not to what is looked at next.
             self._noted.clear()
@@ -217,6 +219,35 @@ class Fingerprinter:
             unit, value = self._noted.pop()
             self.code_units[unit] = self._unit(value, self.fingerprint(value))
         return digest
+
+    def _walk_of(self, may_read: MayRead) -> Walk:
+        if may_read == "lazily":
+            return self._opening_walk
+        return self._reading_walk if may_read else self._walk
+
+    def fingerprint_opening(self, obj: object) -> bytes:
+        """Give an object's identity where what its code opens lazily counts elsewhere.
+
+        Parameters
+        ----------
+        obj : object
+            A function that returns what it opens.
+
+        Returns
+        -------
+        bytes
+            20 bytes, the same as from `fingerprint` where that gives any.
+
+        Raises
+        ------
+        UncacheableError
+            As from `fingerprint`, but not for what `daskcache.fingerprint.impure` knows to read labels alone.
+        """
+        before, self.may_read = self.may_read, "lazily"
+        try:
+            return self.fingerprint(obj)
+        finally:
+            self.may_read = before
 
     def fingerprint_reading(self, obj: object) -> bytes:
         """Give an object's identity where what its code opens by itself counts elsewhere.

@@ -23,7 +23,7 @@ from daskcache.errors import (
     UncacheableError,
     warn_once,
 )
-from daskcache.fingerprint.declared_files import DeclaredSource
+from daskcache.fingerprint.declared_files import DeclaredSource, declared_sources
 from daskcache.functions.keys import Call, Function
 from daskcache.functions.memory import MEMORY
 from daskcache.functions.options import PER_CALL, Definition, Options, current_options, passing_on
@@ -74,6 +74,9 @@ class CachedFunction:
             )
         if not callable(func) or isinstance(func, type):
             raise InvalidInputError(f"cache decorates functions, and was given {func!r}")
+        for source in sources:
+            if isinstance(func, types.FunctionType) and source not in declared_sources(func):
+                source(func)
         functools.update_wrapper(self, func)
         self.__wrapped__ = func
         self.definition = definition

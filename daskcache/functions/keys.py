@@ -27,8 +27,6 @@ from daskcache.tokens import GraphTokens
 __all__ = ["Call", "Function", "entry_name"]
 
 _PLACEHOLDER = re.compile(r"[^A-Za-z0-9._-]+", re.ASCII)
-# Of openers, those that read nothing but labels: what they opened shows in the graph of the result.
-_LAZY_OPENERS = re.compile(r"reads a file \((xarray\.open_|zarr\.open)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +178,9 @@ class Function:
         else:
             try:
                 code = fingerprinter.fingerprint(self.func)
-            except UncacheableError as error:
-                if _LAZY_OPENERS.search(error.message) is None:
-                    raise
+            except UncacheableError:
                 # What it opens has to show in its result; see `daskcache.functions.sources`.
-                code = Fingerprinter.from_settings(settings).fingerprint_reading(self.func)
+                code = fingerprinter.fingerprint_opening(self.func)
                 opens = True
         files = [see_file(fingerprinter, one.file)[0] for one in self.sources]
         parts = [code, fingerprinter.fingerprint(self.version), *files]
@@ -248,7 +244,7 @@ def _digest_collection(value: Any, settings: Settings) -> bytes:
 def _cached_function(fp: Fingerprinter, obj: Any) -> Node:
     """A cached function is what it computes, for those that call it."""
     version, sources = obj.function.version, obj.function.sources
-    if sources and not fp.may_read:
+    if sources and fp.may_read is not True:
         code = fp.fingerprint_reading(obj.__wrapped__)
         return Node((version, *sources), lambda parts: fp.combine(b"cached", [code, *parts]))
     return Node((obj.__wrapped__, version, *sources), lambda parts: fp.combine(b"cached", parts))

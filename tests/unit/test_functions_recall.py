@@ -209,6 +209,45 @@ def test_eager_reading_has_to_be_declared(tmp_path) -> None:
     assert log == [1, 1, 2, 2]
 
 
+def test_paths_in_the_code_itself(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "a.zarr")
+    (tmp_path / "b.csv").write_text("b\n3\n")
+    log: list[str] = []
+
+    @daskcache.cache(ignore=["log"])
+    def lazy(log):
+        log.append("lazy")
+        return xr.open_zarr("a.zarr")
+
+    @daskcache.cache(ignore=["log"], source="b.csv")
+    def eager(log):
+        log.append("eager")
+        return int(pd.read_csv("b.csv").b.sum())
+
+    @daskcache.cache(ignore=["log"])
+    def both(log):
+        log.append("both")
+        return xr.open_zarr("a.zarr") * int(pd.read_csv("b.csv").b.sum())
+
+    @daskcache.cache(ignore=["log"])
+    def outer(log):
+        log.append("outer")
+        return lazy(log) * eager(log)
+
+    for function in (lazy, eager, outer):
+        function(log)
+        function(log)
+    assert log == ["lazy", "eager", "outer"]
+    with pytest.warns(DaskcacheWarning, match=r"reads a file \(pandas.read_csv\)"):
+        both(log)
+    both(log)
+    assert log[3:] == ["both", "both"]
+    (tmp_path / "b.csv").write_text("b\n30\n")
+    assert outer(log).t.values[0, 1] == 30
+    assert log[5:] == ["outer", "eager"]
+
+
 def test_what_is_opened_and_does_not_show_is_not_stored(tmp_path) -> None:
     path, log = tmp_path / "a.zarr", []
     write(path)
