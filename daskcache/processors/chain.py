@@ -122,8 +122,16 @@ class Chain:
         -------
         object
             What is worth storing.
+
+        Raises
+        ------
+        InvalidInputError
+            What is asked is not in it, so that nothing is worth storing.
         """
         for processor, state in zip(self.processors, states, strict=True):
+            problem = processor.validate(result, state)
+            if problem is not None:
+                raise InvalidInputError(problem)
             result = processor.trim(result, state)
         return result
 

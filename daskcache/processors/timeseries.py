@@ -96,16 +96,17 @@ class Timeseries(Processor):
         if self.require == "none" or (state.start is None and state.end is None):
             return None
         held = []
-        for labels in self._all_labels(result):
+        found = self._all_labels(result)
+        for labels in found:
             rows = positions(labels, state)
             if (rows.stop - rows.start if isinstance(rows, slice) else len(rows)) > 0:
                 return None
             if len(labels):
                 held.append(f"{labels.min()} to {labels.max()}")
-        if not held:
+        if not found:
             # Nothing that could be looked at.
             return None
-        where = ", ".join(sorted(set(held)))
+        where = ", ".join(sorted(set(held))) or "no time at all"
         return f"there are no data in the time asked for, {_describe(state)}; there are data from {where}"
 
     def process(self, result: Any, state: Span) -> Any:

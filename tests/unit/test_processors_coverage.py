@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dask.array as da
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 
 import daskcache
+from daskcache.errors import InvalidInputError
 from daskcache.processors import region, select, timeseries
-from tests.producers import CALLS, count, double
+from tests.producers import CALLS, _note, count, double
 
 DAYS = 360
 BLOCK = 30
@@ -112,4 +114,55 @@ def test_processors_in_any_order(active) -> None:
     xr.testing.assert_identical(found.compute(), want)
     assert count() == 1
     assert chained(day(3), day(4), lat=30).t.shape == (2, 8)
+    assert count() == 0
+
+
+@daskcache.version("1")
+def noted() -> None:
+    _note()
+
+
+@timeseries("time")
+@daskcache.cache
+def table(start_time=None, end_time=None):
+    noted()
+    labels = pd.date_range(start_time, end_time)
+    return pd.DataFrame({"time": labels, "v": labels.day_of_year})
+
+
+def test_a_result_in_memory_is_computed_for_what_was_not_covered(active) -> None:
+    for first, last, runs in [
+        ("2001-03-01", "2001-03-31", 1),
+        ("2001-03-05", "2001-03-06", 0),
+        ("2001-03-20", "2001-04-02", 1),
+        ("2001-03-01", "2001-03-02", 0),
+        ("2001-04-01", "2001-04-02", 0),
+    ]:
+        found = table(first, last)
+        assert found.time.tolist() == pd.date_range(first, last).tolist()
+        assert count() == runs, (first, last)
+
+
+@daskcache.cache(hints=daskcache.Hints("time", chunk_by_arg={"grid": {"fine": {"lat": 3}}}))
+def gridded(grid):
+    lats = {"fine": 90, "coarse": 60}[grid]
+    return xr.Dataset({"t": (("time", "lat", "lon"), da.zeros((100, lats, 120), chunks=(50, lats, 120)))})
+
+
+def test_inner_chunks_by_argument(active, tmp_path) -> None:
+    shapes = {}
+    for grid in ("fine", "coarse"):
+        gridded(grid).compute()
+        found = gridded(grid).t.data
+        task = found.dask[(found.name, 0, 0, 0)]
+        block = next(arg for arg in (getattr(a, "value", a) for a in task.args) if hasattr(arg, "token"))
+        shapes[grid] = block.spec.inner_shape
+    assert shapes["fine"][:2] == (50, 3)
+    assert shapes["coarse"][0] == 50
+    assert shapes["coarse"][1] != 3
+
+
+def test_nothing_is_stored_of_a_time_without_data(active) -> None:
+    with pytest.raises(InvalidInputError, match="no data in the time"):
+        doubled_below("2005", "2006")
     assert count() == 0
