@@ -16,7 +16,7 @@ from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import has_query_planning
 from daskcache.datasets import assemble, outline
 from daskcache.errors import InvalidInputError, warn_once
-from daskcache.formats import read_value
+from daskcache.formats.frames import open_value
 from daskcache.parts import Collection, join, path_of, rebuild, split
 
 __all__ = ["checkpoint", "open_entry"]
@@ -172,5 +172,5 @@ def open_entry(
     if settings.mode == "readwrite":
         catalog.note_use(name, manifest.version, time_of(manifest))
     if manifest.kind in ("table", "value"):
-        return read_value(manifest, catalog.root_of(manifest))
+        return open_value(manifest, catalog.root_of(manifest))
     return assemble(manifest, catalog.root_of(manifest))

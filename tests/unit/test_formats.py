@@ -29,6 +29,7 @@ import xarray as xr
 
 import daskcache
 from daskcache import formats
+from daskcache.catalog import Catalog
 from daskcache.errors import DaskcacheWarning, InvalidInputError, NotStoredError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats.plain import decode_value
@@ -194,6 +195,8 @@ def test_tables_of_dask_are_stored_by_partition_and_opened_lazily(store_root) ->
 
     assert [total(make(log), log), total(make(log), log)] == [45, 45]
     assert log == [1, 2]
+    opened = daskcache.open(next(iter(Catalog(str(store_root)).entries())))
+    assert (type(opened), opened.divisions) == (dd.DataFrame, make(log).divisions)
     column = kept(dd.from_pandas(table, npartitions=2).b)
     pd.testing.assert_series_equal(column.compute(), dd.from_pandas(table.b, npartitions=2).compute())
 
