@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+import urllib.error
 import urllib.request
 import warnings
 from pathlib import Path
@@ -86,9 +88,16 @@ def test_the_canary_is_seen_nowhere_on_a_cluster(canary: str, root: dict[str, An
 
 
 def read(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=20) as answer:
-        data: bytes = answer.read()
-    return data
+    """Fetch a page. distributed cannot make some of them until each worker has sent its figures."""
+    for _ in range(20):
+        try:
+            with urllib.request.urlopen(url, timeout=20) as answer:
+                data: bytes = answer.read()
+                return data
+        except urllib.error.HTTPError as error:
+            assert error.code == 500, url
+            time.sleep(0.5)
+    pytest.fail(f"{url} is never answered")
 
 
 @ONE_CLIENT
