@@ -56,7 +56,12 @@ def test_other_arguments_are_another_call(one: tuple[Any, ...], other: tuple[Any
         log.append(1)
         return len(log)
 
-    assert [note(*one, log=log), note(*other, log=log), note(*one, log=log), note(*other, log=log)] == [1, 2, 1, 2]
+    assert [note(*one, log=log), note(*other, log=log), note(*one, log=log), note(*other, log=log)] == [
+        1,
+        2,
+        1,
+        2,
+    ]
 
 
 def test_functions_of_one_name_in_two_modules_and_on_one_line_are_two() -> None:
@@ -74,10 +79,18 @@ def test_an_edit_is_another_call_and_its_revert_finds_what_was_stored() -> None:
 
     def define(text: str) -> Any:
         space: dict[str, Any] = {"__name__": "tests.edited"}
-        exec(f"def helper(x):\n    return x + {text}\ndef f(x, log):\n    log.append('{text}')\n    return helper(x)", space)
+        exec(
+            f"def helper(x):\n    return x + {text}\ndef f(x, log):\n    log.append('{text}')\n    return helper(x)",
+            space,
+        )
         return daskcache.cache(ignore=["log"])(space["f"])
 
-    assert [define("1")(1, log), define("2")(1, log), define("1")(1, log), define("2")(1, log)] == [2, 3, 2, 3]
+    assert [define("1")(1, log), define("2")(1, log), define("1")(1, log), define("2")(1, log)] == [
+        2,
+        3,
+        2,
+        3,
+    ]
     assert log == ["1", "2"]
 
 
@@ -112,7 +125,12 @@ def test_version_enters_the_key_beside_the_code() -> None:
 
 def test_methods_count_their_object_and_the_class_keeps_a_function() -> None:
     add.log.clear()
-    assert [add.Adder(1).plus(2), add.Adder(1).plus(2), add.Adder(2).plus(2), add.Adder(1).shifted(3)] == [3, 3, 4, 3]
+    assert [add.Adder(1).plus(2), add.Adder(1).plus(2), add.Adder(2).plus(2), add.Adder(1).shifted(3)] == [
+        3,
+        3,
+        4,
+        3,
+    ]
     assert [add.Adder(1).shifted(3), add.Adder.constant(5), add.Adder.constant(5)] == [3, 5, 5]
     assert add.log == ["plus", "plus", "shifted", "constant"]
 
@@ -164,7 +182,10 @@ def test_what_cannot_be_keyed_is_computed_each_time_with_one_warning() -> None:
         log.append(1)
         return 1
 
-    with open(sys.executable, "rb") as file, pytest.warns(DaskcacheWarning, match="computed each time: argument 'x'"):
+    with (
+        open(sys.executable, "rb") as file,
+        pytest.warns(DaskcacheWarning, match="computed each time: argument 'x'"),
+    ):
         assert f(file, log) == 1
     with dask.config.set({"daskcache.on-uncacheable": "raise"}), pytest.raises(UncacheableError):
         f(iter([1]), log)
