@@ -169,6 +169,8 @@ def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, argume
             "DASK_DASKCACHE__ENABLED": "true",
             "DASK_DASKCACHE__STORE": str(work / f"store-{run.store}"),
             "DASK_DASKCACHE__POLICY": run.policy,
+            # A warning that is ours by intent is no difference.
+            "DASK_DASKCACHE__ON_UNCACHEABLE": "ignore",
         }
     command = [
         sys.executable,

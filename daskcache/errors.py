@@ -15,6 +15,7 @@ __all__ = [
     "CorruptChunkError",
     "DaskcacheError",
     "DaskcacheWarning",
+    "EffectError",
     "EntryNotFoundError",
     "InvalidInputError",
     "MissingExtraError",
@@ -105,6 +106,10 @@ class UncacheableError(DaskcacheError, TypeError):
             A new error whose path starts with `step`.
         """
         return type(self)(self.message, (step, *self.path))
+
+
+class EffectError(UncacheableError):
+    """Something is run for what it does, so that a stored result must not take its place."""
 
 
 class SourceChangedError(DaskcacheError, RuntimeError):

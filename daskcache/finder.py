@@ -11,7 +11,7 @@ from dask.highlevelgraph import HighLevelGraph
 from daskcache.checkpoints import Checkpoint, Targets
 from daskcache.config import Settings
 from daskcache.dask_internals import Blockwise, Key
-from daskcache.errors import ReadOnlyError, StoreFullError, warn_once
+from daskcache.errors import EffectError, ReadOnlyError, StoreFullError, warn_once
 from daskcache.forgetting import Reuse
 from daskcache.listing import Listing
 from daskcache.outputs import OutputPlace
@@ -106,7 +106,12 @@ class Finder:
 
     def keep(self, outputs: Iterable[Key]) -> None:
         """Want some blocks stored whatever form they turn out to have."""
-        self._kept.update(key for key in outputs if key not in self.targets)
+        # What waits for an effect is computed on purpose, and nobody needs to be told.
+        self._kept.update(
+            key
+            for key in outputs
+            if key not in self.targets and not isinstance(self._tokens.reason(key), EffectError)
+        )
 
     def place(self, key: Key) -> OutputPlace:
         """Say where a block goes that is stored whatever form it turns out to have."""
@@ -165,8 +170,8 @@ class Finder:
         return self.targets.get(key) if name in self.writes else None
 
     def wants(self, key: Key) -> bool:
-        """Tell whether a mark says that a task's block is wanted."""
-        return type(key) is tuple and bool(key) and key[0] in self.writes
+        """Tell whether a mark, or the policy, says that a task's block is wanted."""
+        return key in self._kept or (type(key) is tuple and bool(key) and key[0] in self.writes)
 
     def _function(self, key: Key) -> bytes:
         if key[0] not in self._blockwise:

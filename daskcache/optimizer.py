@@ -197,7 +197,7 @@ def _rewrite(
         outputs,
         find=finder.find,
         target=finder.target,
-        wants=finder.wants if finder.writes else None,
+        wants=finder.wants if finder.writes or stores_outputs else None,
         among=among,
     )
     _report(plan, settings)
@@ -313,9 +313,7 @@ def _report(plan: Plan, settings: Settings) -> None:
     if not plan.uncacheable or settings.on_uncacheable == "ignore":
         return
     reasons = sorted({str(reason) for reason in plan.uncacheable.values()})
-    message = (
-        f"{len(plan.uncacheable)} marked blocks cannot be keyed and are not stored: {'; '.join(reasons[:3])}"
-    )
+    message = f"{len(plan.uncacheable)} blocks cannot be keyed and are not stored: {'; '.join(reasons[:3])}"
     if settings.on_uncacheable == "raise":
         raise UncacheableError(message)
     warn_once(message)

@@ -22,7 +22,7 @@ from daskcache.dask_internals import (
     identity_cast,
     pass_extra_kwargs,
 )
-from daskcache.errors import UncacheableError
+from daskcache.errors import EffectError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.declare import is_declared_effect
 from daskcache.fingerprint.impure import find_call_impurity, find_impurity
@@ -107,9 +107,7 @@ def is_transparent(func: Any) -> bool:
 def refuse_effects(func: Any) -> None:
     """Raise for what is run for what it does, however it is wrapped."""
     if is_effect(func):
-        raise UncacheableError(
-            f"{funcname(func)} is run for its effect, which a stored result would not have"
-        )
+        raise EffectError(f"{funcname(func)} is run for its effect, which a stored result would not have")
 
 
 def is_effect(func: Any) -> bool:

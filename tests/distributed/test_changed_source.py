@@ -115,7 +115,9 @@ def objects(tmp_path: Path) -> list[Path]:
 def test_nothing_wrong_is_found_by_the_next_run(kind: str, mode: str, tmp_path: Path) -> None:
     killed = run(tmp_path, kind, mode)
     # A read that finds another source than the pass has seen ends the run by itself.
-    assert killed.returncode == -signal.SIGKILL or "is not as it was when this run was planned" in killed.stderr
+    assert (
+        killed.returncode == -signal.SIGKILL or "is not as it was when this run was planned" in killed.stderr
+    )
     assert killed.stdout == ""
     stored = len(objects(tmp_path))
     again = run(tmp_path, kind, "after")

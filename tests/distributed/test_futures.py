@@ -181,7 +181,7 @@ def compute_and_catch(x: Any, expected: str) -> tuple[Any, str]:
 def test_the_pass_names_the_remedy(client: Any, store_root: Path) -> None:
     with daskcache.activate():
         x = daskcache.checkpoint(numbers().persist() + 1, "kept")
-        result, message = compute_and_catch(x, "6 marked blocks cannot be keyed")
+        result, message = compute_and_catch(x, "6 blocks cannot be keyed")
     np.testing.assert_array_equal(result, numbers().compute() + 1)
     assert "cache.persist() asks the cluster" in message
     assert not list(store_root.glob("chunks/*/*"))
@@ -202,7 +202,7 @@ def test_the_reason_reaches_the_client_with_its_path(client: Any) -> None:
                 if choice == "ignore":
                     np.testing.assert_array_equal(marked.compute(), numbers().compute())
                     continue
-                with pytest.raises(UncacheableError, match="6 marked blocks cannot be keyed"):
+                with pytest.raises(UncacheableError, match="6 blocks cannot be keyed"):
                     marked.compute()
 
 

@@ -171,7 +171,7 @@ def test_what_cannot_be_keyed_is_said_once_and_computed(store_root):
     )
     with (
         daskcache.activate(),
-        pytest.warns(DaskcacheWarning, match="2 marked blocks cannot be keyed and are not stored") as caught,
+        pytest.warns(DaskcacheWarning, match="2 blocks cannot be keyed and are not stored") as caught,
     ):
         assert (daskcache.checkpoint(x, "x").compute() == np.arange(6) + 1).all()
     assert len(caught) == 1

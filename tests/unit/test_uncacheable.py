@@ -134,7 +134,7 @@ def _assert_matches(pattern: str, text: str) -> None:
 def test_a_computed_checkpoint(way: tuple[xr.Dataset, str], store_root: Path) -> None:
     ds, reason = way
     expected = ds.compute()
-    with pytest.raises(UncacheableError, match=rf"2 marked blocks cannot be keyed .*{reason}"):
+    with pytest.raises(UncacheableError, match=rf"2 blocks cannot be keyed .*{reason}"):
         compute(ds, "raise")
     assert stored(store_root) == 0
     with warnings.catch_warnings():
@@ -142,10 +142,30 @@ def test_a_computed_checkpoint(way: tuple[xr.Dataset, str], store_root: Path) ->
         xr.testing.assert_identical(compute(ds, "ignore"), expected)
     # What has an identity is stored all the same; the object as a whole is not published.
     assert stored(store_root) == 2
-    with pytest.warns(DaskcacheWarning, match=rf"2 marked blocks cannot be keyed .*{reason}"):
+    with pytest.warns(DaskcacheWarning, match=rf"2 blocks cannot be keyed .*{reason}"):
         xr.testing.assert_identical(compute(ds, "warn"), expected)
     with pytest.raises(daskcache.EntryNotFoundError):
         daskcache.open("kept")
+
+
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+def test_results_that_a_policy_would_store(
+    policy: str, way: tuple[xr.Dataset, str], store_root: Path
+) -> None:
+    ds, reason = way
+    expected = ds.compute()
+    with daskcache.activate(policy=policy, on_uncacheable="raise"):
+        with pytest.raises(UncacheableError, match=reason):
+            ds.compute()
+        assert stored(store_root) == 0
+    with daskcache.activate(policy=policy, on_uncacheable="ignore"):
+        xr.testing.assert_identical(ds.compute(), expected)
+        assert stored(store_root) == 2
+    with (
+        daskcache.activate(policy=policy, on_uncacheable="warn"),
+        pytest.warns(DaskcacheWarning, match=rf"2 blocks cannot be keyed .*{reason}"),
+    ):
+        xr.testing.assert_identical(ds.compute(), expected)
 
 
 def test_what_it_is_made_of_is_loaded_and_stored(client: Client, store_root: Path) -> None:
