@@ -33,6 +33,7 @@ _OF_PANDAS = frozenset(
         "_no_setting_name",
         "_range",
         "_references",
+        "_typ",
         "sortorder",
     ]
 )
@@ -96,7 +97,8 @@ def _metadata(obj: Any) -> tuple[Any, ...]:
     """List what a subclass of pandas' types keeps besides; they all name it in one attribute made for that."""
     names = [name for name in getattr(obj, "_metadata", ()) if name not in {"name", "_name"}]
     for name in vars(obj).keys() - names:
-        if not (name in _OF_PANDAS or (name.startswith("_") and type(obj).__module__.startswith("pandas."))):
+        is_theirs = name.startswith("_") and type(obj).__module__.partition(".")[0] == "pandas"
+        if not (name in _OF_PANDAS or is_theirs):
             raise UncacheableError(
                 f"{type(obj)} leaves it out of what it gives to pickle, so that a worker would compute with another "
                 "value; name it in the class's _metadata, or put it in attrs",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -311,13 +312,11 @@ class Files(Mapping[str, tuple[int, float | None]]):
             self._names = frozenset()
 
     def __getitem__(self, name: str) -> tuple[int, float | None]:
-        if name not in self._names:
-            raise KeyError(name)
-        try:
-            status = os.stat(f"{self._path}/{name}")
-        except FileNotFoundError:
-            raise KeyError(name) from None  # deleted since the directory was read
-        return status.st_size, status.st_mtime
+        with contextlib.suppress(FileNotFoundError):  # deleted since the directory was read
+            status = os.stat(f"{self._path}/{name}") if name in self._names else None
+            if status is not None and stat.S_ISREG(status.st_mode):
+                return status.st_size, status.st_mtime
+        raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
