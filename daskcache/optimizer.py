@@ -23,7 +23,14 @@ from daskcache.completion import list_outputs, publish_checkpoints
 from daskcache.config import Settings
 from daskcache.costs import weigh
 from daskcache.dask_internals import Blockwise, DataNode, Key, Task
-from daskcache.errors import DaskcacheError, StoreError, UncacheableError, warn_of_defect, warn_once
+from daskcache.errors import (
+    DaskcacheError,
+    DaskcacheWarning,
+    StoreError,
+    UncacheableError,
+    warn_of_defect,
+    warn_once,
+)
 from daskcache.finder import Finder, may_read, may_write
 from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
@@ -121,7 +128,7 @@ class Optimizer:
         except StoreError as error:
             warn_once(f"the store is left alone and all is computed: {error}")
             return look_first(optimize(dsk, keys, **kwargs), wanted)
-        except DaskcacheError:
+        except (DaskcacheError, DaskcacheWarning):
             raise  # on purpose
         except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
             # What another optimizer refuses it refuses again.

@@ -97,7 +97,9 @@ def find_outputs(dsk: HighLevelGraph, tokens: GraphTokens, wanted: Iterable[Key]
         name = key[0] if key[0] in layers else None
         if name is None or name not in effects:
             task = layers[name].task if name is not None else _task_of(tokens, key)
-            is_effect = task is not None and has_effect(task)
+            if task is None:
+                continue  # a future: what a cluster holds is not computed again
+            is_effect = has_effect(task)
             if name is not None:
                 effects[name] = is_effect
         else:
@@ -110,6 +112,7 @@ def find_outputs(dsk: HighLevelGraph, tokens: GraphTokens, wanted: Iterable[Key]
 
 
 def _task_of(tokens: GraphTokens, key: Key) -> Any:
+    """Give what a graph holds under a key, or None."""
     try:
         return tokens.node(key)
     except KeyError:
