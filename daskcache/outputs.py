@@ -97,8 +97,8 @@ def find_outputs(dsk: HighLevelGraph, tokens: GraphTokens, wanted: Iterable[Key]
         name = key[0] if key[0] in layers else None
         if name is None or name not in effects:
             task = layers[name].task if name is not None else _task_of(tokens, key)
-            if task is None:
-                continue  # a future: what a cluster holds is not computed again
+            if task is None or (isinstance(task, Alias) and task.target == key):
+                continue  # a future, which stands for itself: what a cluster holds is not computed again
             is_effect = has_effect(task)
             if name is not None:
                 effects[name] = is_effect
