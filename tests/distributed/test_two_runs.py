@@ -114,7 +114,7 @@ def test_a_block_that_is_stored_meanwhile_is_not_computed(store_root):
         first.start()
         daskcache.persist(x, "y")
         first.join()
-    assert count() < 1.75 * BLOCKS
+    assert count() < 1.25 * BLOCKS
     assert len(objects(store_root)) == BLOCKS
 
 
