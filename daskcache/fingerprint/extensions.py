@@ -109,6 +109,7 @@ def find_extensions() -> tuple[Extension, ...]:
     >>> import xarray as xr
     >>> @xr.register_dataarray_accessor("half")
     ... class Half:
+    ...     __module__ = "analysis"  # whose code it is
     ...     def __init__(self, array):
     ...         self.array = array
     >>> [extension.name for extension in find_extensions() if extension.attribute == "half"]
