@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import weakref
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import CodeType
@@ -18,7 +19,7 @@ from daskcache.errors import UncacheableError
 from daskcache.fingerprint.digest import Digester
 from daskcache.fingerprint.plain import make_leaves
 
-__all__ = ["Facts", "Import", "Read", "read_code"]
+__all__ = ["Facts", "Import", "Read", "find_assigned", "read_code"]
 
 # Not the flags of __future__ imports (they change annotations only), nor 3.13's for having a docstring.
 _FLAGS = 0x3FF
@@ -40,6 +41,9 @@ _VARIABLE_LOADS = frozenset(
     | {"LOAD_FROM_DICT_OR_DEREF", "LOAD_CLOSURE"}
 )
 _STORES = frozenset({"STORE_FAST", "STORE_DEREF", "STORE_NAME", "STORE_GLOBAL"})
+_ASSIGNS_GLOBAL = frozenset({"STORE_GLOBAL", "DELETE_GLOBAL"})
+_ASSIGNS_VARIABLE = frozenset({"STORE_DEREF", "DELETE_DEREF"})
+_ASSIGNING = frozenset(dis.opmap[name] for name in _ASSIGNS_GLOBAL | _ASSIGNS_VARIABLE)
 _FILLERS = frozenset({"PUSH_NULL", "PRECALL", "KW_NAMES"})
 _CALLS = frozenset({"CALL", "CALL_FUNCTION", "CALL_KW"})
 _ANNOTATIONS = 0x04
@@ -131,6 +135,61 @@ def read_code(code: CodeType) -> Facts:
     if found is None:
         found = _facts[code] = _Reader(code).facts()
     return found
+
+
+def find_assigned(code: CodeType) -> list[str]:
+    """List the variables that code assigns or deletes and that are there after it has run.
+
+    Parameters
+    ----------
+    code : code
+        The code of a function.
+
+    Returns
+    -------
+    list of str
+        Sorted names: of globals, and of variables of functions around it; also where functions in it do so. Not those
+        that only import a module.
+
+    Examples
+    --------
+    >>> def count():
+    ...     global calls
+    ...     calls += 1
+    >>> find_assigned(count.__code__)
+    ['calls']
+    """
+    names, free = _assigned(code)
+    return sorted(names | free)
+
+
+def _assigned(code: CodeType) -> tuple[set[str], set[str]]:
+    """Name the globals and the free variables that code assigns."""
+    names: set[str] = set()
+    free: set[str] = set()
+    if not _ASSIGNING.isdisjoint(code.co_code[::2]):
+        operations = list(_operations(code))
+        imported = Counter(
+            name
+            for place, operation in enumerate(operations)
+            if operation.name == "IMPORT_NAME"
+            for name, _ in _bound_names(operations, place)
+        )
+        assigned = Counter(
+            (operation.name in _ASSIGNS_GLOBAL, operation.value)
+            for operation in operations
+            if operation.name in _ASSIGNS_GLOBAL or operation.name in _ASSIGNS_VARIABLE
+        )
+        for (is_global, name), times in assigned.items():
+            if times > imported[name]:
+                (names if is_global else free).add(name)
+        free &= set(code.co_freevars)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            inner_names, inner_free = _assigned(constant)
+            names |= inner_names
+            free |= inner_free.difference(code.co_cellvars)
+    return names, free
 
 
 class _Reader:

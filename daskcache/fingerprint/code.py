@@ -9,11 +9,12 @@ from types import CellType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from daskcache.errors import UncacheableError
-from daskcache.fingerprint.bytecode import Import, read_code
+from daskcache.fingerprint.bytecode import Import, find_assigned, read_code
 from daskcache.fingerprint.callables import resolves
 from daskcache.fingerprint.declare import declared
 from daskcache.fingerprint.declared_files import DeclaredSource, declared_sources, holds_declared
 from daskcache.fingerprint.impure import (
+    find_assignment_impurity,
     find_attribute_impurity,
     find_impurity,
     find_named_impurity,
@@ -108,6 +109,9 @@ def _function(fp: Fingerprinter, func: FunctionType) -> bytes | Node:
     declaration = declared(func)
     if declaration is not None:
         return declared_node(fp, func, declaration.value, declaration.is_whole)
+    why = find_assignment_impurity(find_assigned(func.__code__))
+    if why is not None:
+        raise UncacheableError(why, (f"function {func.__qualname__}",))
     if module is None or fp.home(module).kind == "user":
         if fp.may_read is not True and _declares_files(func):
             return fp.fingerprint_reading(func)

@@ -9,11 +9,12 @@ import os
 import random
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from types import BuiltinMethodType, MethodType
 from typing import Any, Literal
 
 __all__ = [
+    "find_assignment_impurity",
     "find_attribute_impurity",
     "find_call_impurity",
     "find_impurity",
@@ -240,6 +241,27 @@ def find_attribute_impurity(names: Iterable[str], function: str = "") -> str | N
     uncounted = _UNCOUNTED if function in _SHOWING else _UNCOUNTED | _PLACES
     found = sorted(uncounted.intersection(names))
     return f"reads what says nothing of what code does (.{found[0]}); {_DECLARE}" if found else None
+
+
+def find_assignment_impurity(names: Sequence[str]) -> str | None:
+    """Say the same of code by the variables that it leaves changed.
+
+    Parameters
+    ----------
+    names : sequence of str
+        What `bytecode.find_assigned` gave.
+
+    Returns
+    -------
+    str or None
+        As from `find_impurity`.
+
+    Examples
+    --------
+    >>> find_assignment_impurity(["calls"]).partition(";")[0]
+    'changes a variable that is not its own (calls)'
+    """
+    return f"changes a variable that is not its own ({names[0]}); {_DECLARE}" if names else None
 
 
 def find_call_impurity(function: Any) -> str | None:

@@ -74,6 +74,20 @@ IMPURE = [
         "class C → attribute read",
     ),
     ("def g(): return open('x')\ndef f(): return g()", "function f → global g → function g"),
+    ("n = 0\ndef f(x):\n    global n\n    n += 1\n    return x", r"function f → changes a variable .*\(n\)"),
+    ("n = 0\ndef f(x):\n    global n\n    del n\n    return x", r"not its own \(n\)"),
+    ("import sys\ndef f(x):\n    global sys\n    import sys\n    sys = x", r"not its own \(sys\)"),
+    ("def f(x):\n    def g():\n        global n\n        n = x\n    return g()", r"not its own \(n\)"),
+    ("n = 0\ndef g():\n    global n\n    n = 1\ndef f(x): return g()", "function f → global g → function g"),
+    (
+        "def make():\n    n = 0\n    def f(x):\n        nonlocal n\n        n += 1\n        return x\n    return f\nf = make()",
+        r"not its own \(n\)",
+    ),
+    (
+        "def make():\n    n = 0\n    def f(x):\n        def g():\n            nonlocal n\n            n += 1\n        g()\n"
+        "    return f\nf = make()",
+        r"not its own \(n\)",
+    ),
 ]
 
 
@@ -101,6 +115,9 @@ PURE = [
     "import threading\nlock = threading.Lock()\ndef f(x):\n    with lock:\n        return x",
     "import warnings\ndef f(x):\n    with warnings.catch_warnings():\n        return x",
     "def f(time): return time.time()",
+    "def f(x):\n    n = 0\n    def g():\n        nonlocal n\n        n += 1\n    g()\n    return x + n",
+    "def f(x):\n    global math, pi\n    import math\n    from math import pi\n    return math.floor(x) + pi",
+    "def f(x): return [y := x, *(y := z for z in x)]",
 ]
 
 
