@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
@@ -269,7 +270,7 @@ def parse_seconds(text: object, what: str) -> float:
     (2592000.0, 60.0)
     """
     try:
-        seconds = parse_timedelta(text, default=False) if isinstance(text, str) else float(text)  # type: ignore[arg-type]
+        seconds = _parse_text(text) if isinstance(text, str) else float(text)  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
             f"{what} is {text!r}; expected a span of time such as '30d', '12 hours' or a number of seconds"
@@ -277,6 +278,12 @@ def parse_seconds(text: object, what: str) -> float:
     if isinstance(text, bool) or not 0 <= seconds < float("inf"):
         raise InvalidInputError(f"{what} is {text!r}; expected a span of time that is not negative")
     return float(seconds)
+
+
+@lru_cache
+def _parse_text(text: str) -> float:
+    seconds: float = parse_timedelta(text, default=False)
+    return seconds
 
 
 def _settings_of_namespace(namespace: object) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -96,7 +97,19 @@ def to_root(store: object, storage_options: Mapping[str, Any] | None = None) -> 
     given = storage_options or {}
     if not isinstance(given, Mapping):
         raise InvalidInputError(f"daskcache.storage-options is {given!r}; expected a mapping")
-    locations = _locations(store, given)
+    if type(store) is str and store.startswith("/"):
+        return _root_of_path(store)
+    return _root_of(store, given)
+
+
+@lru_cache
+def _root_of_path(path: str) -> str:
+    """Give the root of an absolute path, which depends on nothing else."""
+    return _root_of(path, {})
+
+
+def _root_of(store: object, options: Mapping[str, Any]) -> str:
+    locations = _locations(store, options)
     if isinstance(locations, Location):
         document = _document(locations)
         return locations.url if len(document) == 1 else _dump(document)

@@ -157,8 +157,8 @@ class Function:
         UncacheableError
             The code or an argument has no deterministic identity; the message says why.
         """
-        code, opens = self._identify_code(settings)
         fingerprinter = Fingerprinter.from_settings(settings)
+        code, opens = self._identify_code(fingerprinter)
         fingerprinter.dask_collection = lambda held: _digest_collection(held, settings)
         parts = []
         for name, value in self.counted(arguments).items():
@@ -170,8 +170,7 @@ class Function:
         key = fingerprinter.combine(b"call", [fingerprinter.fingerprint(self.name), code, given])
         return Call(f"{self.name}/{CALL}{key.hex()}", code, given, key, opens)
 
-    def _identify_code(self, settings: Settings) -> tuple[bytes, bool]:
-        fingerprinter = Fingerprinter.from_settings(settings)
+    def _identify_code(self, fingerprinter: Fingerprinter) -> tuple[bytes, bool]:
         opens = False
         if self.sources:
             code = fingerprinter.fingerprint_reading(self.func)

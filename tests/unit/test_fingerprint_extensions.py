@@ -146,6 +146,40 @@ def test_attributes_of_classes(kind: Any, wrap: Callable[[Any], Any]) -> None:
     assert fingerprint(uses) != one
 
 
+class AlwaysEqual:
+    """A descriptor that claims to be whatever it is compared with."""
+
+    def __init__(self, function: Callable[[Any], Any]) -> None:
+        self.__func__ = function
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        return self.__func__(instance)
+
+
+def test_one_that_only_equals_what_was_there_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xr.DataArray, "bent", AlwaysEqual(lambda block: block * 2), raising=False)
+    before = [one.value for one in find_extensions() if one.attribute == "bent"]
+    other = AlwaysEqual(lambda block: block * 3)
+    monkeypatch.setattr(xr.DataArray, "bent", other)
+    (after,) = [one.value for one in find_extensions() if one.attribute == "bent"]
+    assert len(before) == 1 and after is not before[0]
+
+
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_names_that_come_and_go_at_any_place(name: str) -> None:
+    before = find_extensions()
+    for kind in (xr.Variable, np.ma.MaskedArray):
+        setattr(kind, name, lambda block: block)
+        assert len(find_extensions()) == len(before) + 1
+        delattr(kind, name)
+        assert find_extensions() == before
+
+
 def test_a_method_that_is_replaced_counts_and_the_library_s_own_does_not() -> None:
     assert not [one for one in find_extensions() if one.attribute == "mean"]
     plain = fingerprint(uses_nothing)
