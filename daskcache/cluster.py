@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import pickle
 import sys
 import weakref
@@ -13,6 +14,7 @@ from typing import Any
 
 __all__ = [
     "TOPIC",
+    "ask_workers",
     "client",
     "dumps",
     "find_lacking",
@@ -28,6 +30,8 @@ __all__ = [
     "waiting",
     "worker",
 ]
+
+logger = logging.getLogger("daskcache")
 
 TOPIC = "daskcache"
 """The topic of the events that workers and schedulers send, as in ``client.get_events("daskcache")``."""
@@ -266,14 +270,52 @@ def _is_in_event_loop() -> bool:
 
 
 def _is_lacking(answer: Mapping[str, Any]) -> bool:
-    if answer["status"] != "OK":
-        return True
+    return answer["status"] != "OK" or _read_answer(answer) is None
+
+
+def ask_workers(function: Callable[..., Any], *args: Any) -> list[Any]:
+    """Call a function on all workers of the cluster whose task this thread runs.
+
+    Parameters
+    ----------
+    function : callable
+        One that can be imported, and that returns at once: it is called in each worker's event loop.
+    *args
+        What it is called with.
+
+    Returns
+    -------
+    list
+        What those returned that answered; empty where this thread runs no task of a worker.
+
+    Examples
+    --------
+    >>> ask_workers(len, "abc")
+    []
+    """
+    sender = worker()
+    if sender is None:
+        return []
+    question = {"op": "run", "function": pickle.dumps(function), "args": pickle.dumps(args)}
+    asking = asyncio.run_coroutine_threadsafe(
+        sender.scheduler.broadcast(msg=question, on_error="ignore"), sender.loop.asyncio_loop
+    )
+    try:
+        answers = asking.result(_PATIENCE_S)
+    except (OSError, TimeoutError) as error:
+        asking.cancel()
+        logger.info("workers were asked, and not all have answered: %s", error)
+        return []
+    return [_read_answer(answer) for answer in answers.values() if answer["status"] == "OK"]
+
+
+def _read_answer(answer: Mapping[str, Any]) -> Any:
     # A scheduler leaves what its workers send as it came.
     protocol = _distributed().protocol
     result = answer["result"]
     if isinstance(result, protocol.Serialized):
         result = protocol.deserialize(result.header, result.frames)
-    return getattr(result, "data", result) is None
+    return getattr(result, "data", result)
 
 
 def dumps(thing: Any) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 
-from daskcache.catalog import put_pack
+from daskcache.catalog import Listed, put_pack
 from daskcache.chunks import ChunkSpec, group_of
 from daskcache.config import Codecs
 from daskcache.dask_internals import Alias, Blockwise, DataNode, Key, Task, TaskRef, blockwise_token
@@ -27,7 +27,7 @@ from daskcache.pool import StoredBlock
 from daskcache.reports import note
 from daskcache.tokens import GraphTokens, has_effect
 from daskcache.weighed import Weighed, merge, to_counts
-from daskcache.writing import Writer, keep_block, unstored_in
+from daskcache.writing import Writer, try_to_keep, unstored_in
 
 __all__ = [
     "Form",
@@ -217,13 +217,14 @@ def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) ->
     try:
         target = place.block(token, form)
         is_only = form[0] is None
-        kept = keep_block(block.reshape(ONLY_ELEMENT) if is_only else block, target, writer)
+        kept, receipt = try_to_keep(block.reshape(ONLY_ELEMENT) if is_only else block, target, writer)
     except UncacheableError as error:
         # Nobody asked for it.
         logger.info("a block is not stored: %s", error)
         note(writer.run, computed=1, unstored=1)
         return block
-    _journal_of(writer.run).note(target, place)
+    if receipt is not None:
+        _journal_of(writer.run).note(target, place, receipt.checksum)
     return kept.reshape(()) if is_only else kept
 
 
@@ -332,7 +333,7 @@ class Pack:
             )
             return
         targets, weighed = _journal_of(self.run).take()
-        noted = {block.token for blocks in targets.values() for block in blocks}
+        noted = {row.block.token for rows in targets.values() for row in rows}
         for number, (place, form) in enumerate(zip(self.places, forms, strict=True)):
             token = self.tokens[20 * number : 20 * number + 20]
             try:
@@ -341,20 +342,20 @@ class Pack:
                 logger.info("a block is not stored: %s", error)
                 continue
             if target is not None and token not in noted:
-                targets.setdefault(place, []).append(target)
+                targets.setdefault(place, []).append(Listed(target))
         _list_stored(targets, self.run, weighed)
 
 
 def _list_stored(
-    targets: Mapping[OutputPlace, Sequence[StoredBlock]], run: str, weighed: Mapping[str, Weighed]
+    targets: Mapping[OutputPlace, Sequence[Listed]], run: str, weighed: Mapping[str, Weighed]
 ) -> None:
-    found: dict[tuple[str, str], list[StoredBlock]] = {}
+    found: dict[tuple[str, str], list[Listed]] = {}
     try:
-        for place, blocks in targets.items():
+        for place, rows in targets.items():
             listing = Listing(place.root)
-            stored = (listing.find(block) for block in blocks)
+            stored = ((listing.find(row.block), row.checksum) for row in rows)
             found.setdefault((place.root, place.namespace), []).extend(
-                block for block in stored if block is not None
+                Listed(block, checksum) for block, checksum in stored if block is not None
             )
         for (root, namespace), listed in found.items():
             put_pack(root, namespace, listed, weighed)
@@ -372,13 +373,13 @@ class _Journal:
 
     run: str
     lock: threading.Lock = field(default_factory=threading.Lock)
-    pending: dict[OutputPlace, list[StoredBlock]] = field(default_factory=dict)
+    pending: dict[OutputPlace, list[Listed]] = field(default_factory=dict)
     weighed: dict[str, Weighed] = field(default_factory=dict)
 
-    def note(self, target: StoredBlock, place: OutputPlace) -> None:
+    def note(self, target: StoredBlock, place: OutputPlace, checksum: int | None) -> None:
         with self.lock:
             is_first = not self.pending
-            self.pending.setdefault(place, []).append(target)
+            self.pending.setdefault(place, []).append(Listed(target, checksum or 0))
         if is_first:
             # One document for all that some seconds bring.
             timer = threading.Timer(_FLUSH_S, self.flush)
@@ -389,7 +390,7 @@ class _Journal:
         with self.lock:
             self.weighed = merge(self.weighed, to_counts(layer, found))
 
-    def take(self) -> tuple[dict[OutputPlace, list[StoredBlock]], dict[str, Weighed]]:
+    def take(self) -> tuple[dict[OutputPlace, list[Listed]], dict[str, Weighed]]:
         with self.lock:
             pending, self.pending = self.pending, {}
             weighed, self.weighed = self.weighed, {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from daskcache import stores
 from daskcache.catalog import Catalog, RunRecord, Wanted
-from daskcache.chunks import ChunkSpec, encode, group_of, read_inner_ranges
+from daskcache.chunks import ChunkSpec, encode, group_of, read_checksum, read_inner_ranges
 from daskcache.config import Codecs, Settings
 from daskcache.datasets import Outline, PackedBlocks, in_memory_blocks
 from daskcache.errors import EntryNotFoundError, SourceChangedError, StoreError
@@ -23,6 +24,8 @@ from daskcache.forgetting import wait_for_sweep
 from daskcache.listing import Listing
 from daskcache.manifest import INLINE_LIMIT, Manifest
 from daskcache.pool import Receipt, StoredBlock, write_block
+from daskcache.reports import checksums_elsewhere, checksums_here
+from daskcache.stores.driven import Driven
 
 __all__ = ["PLAIN", "BlocksGoneError", "Draft", "Publication", "announce_run", "draft_manifest", "record_id"]
 
@@ -32,6 +35,9 @@ PLAIN = Codecs(name="none")
 """The codecs of what lies in a manifest itself."""
 
 CHECKSUM_BYTES = 4
+
+_MOST_READS = 4096
+_WIDTH = 16
 
 Blocks = Mapping[str, Sequence[StoredBlock]]
 
@@ -169,12 +175,14 @@ class Publication:
         listing = Listing(self.settings.pool_root)
         # What this run wrote has its own.
         known = self._known() if len(given) < self.draft.manifest.nblocks else {}
+        unreported = _Unreported(self.settings.pool_root, self.run.partition("-")[0])
         variables = []
         for number, variable in enumerate(self.draft.manifest.variables):
             sizes = np.zeros(len(variable.tokens), "<u8")
             checksums = np.zeros(len(variable.tokens), "<u4")
             digests = np.zeros((len(variable.tokens), 16), "u1")
             inner: list[tuple[int, int]] = []
+            unknown: dict[int, StoredBlock] = {}
             # Readers who see blocks as a regular grid find the offsets in the objects.
             has_offsets = variable.inline is None and variable.grid.kind == "inner"
             if variable.inline is None:
@@ -188,6 +196,9 @@ class Publication:
                         digests[block] = np.frombuffer(digest, "u1")
                     checksums[block] = receipt.checksum or checksum
                     inner.extend(receipt.inner or () if has_offsets else ())
+                    if receipt.size_bytes and not checksums[block]:
+                        unknown[block] = stored
+                checksums[list(unknown)] = unreported.find(unknown.values())
             variables.append(
                 dataclasses.replace(
                     variable,
@@ -236,6 +247,57 @@ class Publication:
         if block.spec.inner_shape is not None and has_offsets:
             inner = read_inner_ranges(stores.open(block.root), block.key, block.spec)
         return Receipt(block.group, block.id, found.size_bytes or 0, None, inner, created=False)
+
+
+class _Unreported:
+    """Checksums of objects that nobody gave a receipt of: what a run stored on its way, or found in the store.
+
+    Parameters
+    ----------
+    root : str
+        Where they lie.
+    run : str
+        The id of the run that publishes them.
+    """
+
+    def __init__(self, root: str, run: str) -> None:
+        store = stores.open(root)
+        # A faster level may hold a copy that is damaged.
+        self._store = store.home if isinstance(store, Driven) else store
+        self._run = run
+        self._told: dict[str, int] | None = None
+        self._has_asked = False
+        self._reads = _MOST_READS
+
+    def find(self, blocks: Iterable[StoredBlock]) -> list[int]:
+        """Give the checksum of each block's object; 0 where it cannot be had at little cost."""
+        wanted = [(block.id, block) for block in blocks]
+        if wanted and self._told is None:
+            self._told = checksums_here(self._run)
+        told = self._told or {}
+        if any(identity not in told for identity, _ in wanted) and not self._has_asked:
+            self._has_asked = True
+            told.update(checksums_elsewhere(self._run))
+        read = self._read([block for identity, block in wanted if identity not in told])
+        return [told[identity] if identity in told else next(read, 0) for identity, _ in wanted]
+
+    def _read(self, blocks: Sequence[StoredBlock]) -> Iterator[int]:
+        """Read them from the ends of the objects, up to some number for each publication."""
+        blocks = blocks[: self._reads]
+        self._reads -= len(blocks)
+        if not blocks:
+            return iter(())
+        try:
+            with ThreadPoolExecutor(_WIDTH, "daskcache-checksums") as threads:
+                return iter(list(threads.map(self._read_one, blocks)))
+        except StoreError as error:
+            # Of use to `verify` alone.
+            self._reads = 0
+            logger.info("checksums of stored blocks could not be read: %s", error)
+            return iter(())
+
+    def _read_one(self, block: StoredBlock) -> int:
+        return read_checksum(self._store, block.key, block.spec) or 0
 
 
 def record_id(run: str, entry: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 import weakref
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,9 +13,11 @@ from daskcache import cluster
 from daskcache.runs import COUNTS, Figures, begin, find_run
 from daskcache.weighed import is_weighed
 
-__all__ = ["announce", "note", "receive"]
+__all__ = ["announce", "checksums_elsewhere", "checksums_here", "note", "note_checksum", "receive"]
 
 _FLUSH_S = 0.2
+_KEPT = 8
+_ID_BYTES, _ROW_BYTES = 20, 24
 _PLANNED = ("kind", "store", "namespace", "entry", "blocks", "wanted", "loaded")
 
 ORIGIN = uuid.uuid4().hex[:8]
@@ -147,3 +149,89 @@ def note(run: str, **counts: float) -> None:
         if sender is None:
             sender = _senders[worker] = _Sender(weakref.ref(worker))
     sender.add(run, counts)
+
+
+# An object's id and its checksum for each block, one after the other: a tenth of what a mapping takes.
+_checksums: OrderedDict[str, bytearray] = OrderedDict()
+
+
+def note_checksum(run: str, identity: str, checksum: int) -> None:
+    """Remember the checksum of an object that a task of this process stored on its way.
+
+    Parameters
+    ----------
+    run : str
+        The run's id. The newest few are remembered.
+    identity : str
+        The object's name in its group, 40 hex digits.
+    checksum : int
+        `daskcache.chunks.checksum_of` it.
+    """
+    row = bytes.fromhex(identity) + checksum.to_bytes(_ROW_BYTES - _ID_BYTES, "little")
+    with _lock:
+        if run not in _checksums:
+            while len(_checksums) >= _KEPT:
+                _checksums.popitem(last=False)
+            _checksums[run] = bytearray()
+        _checksums[run] += row
+
+
+def checksums_here(run: str) -> dict[str, int]:
+    """Give what this process remembers of the objects that a run stored on its way.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+
+    Returns
+    -------
+    dict of str to int
+        Checksums by the objects' names in their groups.
+
+    Examples
+    --------
+    >>> note_checksum("doc-sums", "00" * 20, 5)
+    >>> checksums_here("doc-sums")["00" * 20]
+    5
+    """
+    return _read_rows(_rows_of(run))
+
+
+def checksums_elsewhere(run: str) -> dict[str, int]:
+    """Ask the other workers of the cluster that this task runs on, as `checksums_here` asks this process.
+
+    Parameters
+    ----------
+    run : str
+        The run's id.
+
+    Returns
+    -------
+    dict of str to int
+        Checksums by the objects' names in their groups; none where this is no worker. Those of workers that are gone or
+        do not answer are missing.
+
+    Notes
+    -----
+    One message to the scheduler, and one to each worker.
+
+    Examples
+    --------
+    >>> checksums_elsewhere("doc-sums")
+    {}
+    """
+    return _read_rows(b"".join(cluster.ask_workers(_rows_of, run)))
+
+
+def _rows_of(run: str) -> bytes:
+    with _lock:
+        return bytes(_checksums.get(run, b""))
+
+
+def _read_rows(rows: bytes) -> dict[str, int]:
+    starts = range(0, len(rows), _ROW_BYTES)
+    return {
+        rows[at : at + _ID_BYTES].hex(): int.from_bytes(rows[at + _ID_BYTES : at + _ROW_BYTES], "little")
+        for at in starts
+    }

@@ -211,8 +211,12 @@ class _Verifier:
         self._moved: list[str] = []
         # What each object was found to be, by root and key: one that many versions name is read once.
         self._seen: dict[tuple[str, str], _Found] = {}
+        # Objects of which some manifest knows a checksum or digest, and those of which one knows none.
+        self._proven: set[tuple[str, str]] = set()
+        self._unproven: set[tuple[str, str]] = set()
 
     def result(self, store: str) -> Verification:
+        self._counts["unproven"] = len(self._unproven - self._proven)
         return Verification(
             store, **self._counts, findings=tuple(self._findings), quarantined=tuple(self._moved)
         )
@@ -263,6 +267,9 @@ class _Verifier:
                 problem: Problem | None = "other" if found.digest and is_other else found.problem
                 if problem in ("other", "damaged") and self._quarantine:
                     self._move(block)
+                if problem is None and found.digest:
+                    is_known = checksums[number] or digests[number].any() or self._fill
+                    (self._proven if is_known else self._unproven).add((block.root, block.key))
                 if problem is not None:
                     place = (catalog.namespace, entry, manifest.version, variable.path, number)
                     self._findings.append(Finding(*place, block.key, problem))
@@ -270,8 +277,6 @@ class _Verifier:
                     checksums[number] = found.checksum
                     digests[number] = np.frombuffer(found.digest, "u1")
                     filled += 1
-                elif found.digest and not checksums[number] and not digests[number].any():
-                    self._counts["unproven"] += 1
             variables.append(
                 dataclasses.replace(
                     variable,

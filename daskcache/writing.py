@@ -20,9 +20,9 @@ from daskcache.errors import (
 from daskcache.fingerprint import check_code_units
 from daskcache.fingerprint.guard import Watched, find_changed_file
 from daskcache.pool import Receipt, StoredBlock, write_block
-from daskcache.reports import note
+from daskcache.reports import note, note_checksum
 
-__all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "unstored_in"]
+__all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "try_to_keep", "unstored_in"]
 
 CodeUnit = tuple[str, str, bytes]
 
@@ -135,13 +135,43 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
     -------
     numpy.ndarray
         The block; where another writer stored other bytes under its token before, those.
+
+    Notes
+    -----
+    This process remembers the checksum of what lies in the store, for who publishes the run.
+    """
+    kept, receipt = try_to_keep(block, target, writer)
+    if receipt is not None and receipt.checksum:
+        note_checksum(writer.run, receipt.id, receipt.checksum)
+    return kept
+
+
+def try_to_keep(block: Any, target: StoredBlock, writer: Writer) -> tuple[Any, Receipt | None]:
+    """Store a block whatever the store does, and give what became of it.
+
+    Parameters
+    ----------
+    block : numpy.ndarray
+        The computed block.
+    target : StoredBlock
+        Where it goes, and what shape and dtype were declared.
+    writer : Writer
+        The run's checks.
+
+    Returns
+    -------
+    numpy.ndarray
+        The block; where another writer stored other bytes under its token before, those.
+    Receipt or None
+        What lies in the store now; None where it could not be stored.
     """
     stored = _as_declared(block, target)
     refusal = writer.refusal(stored, target)
     if refusal:
         warn_once(refusal, about=unstored_in(writer.run))
         note(writer.run, computed=1, unstored=1)
-        return block
+        return block, None
+    receipt = None
     try:
         receipt = write_block(target.root, target.group, target.token, target.spec, stored)
         _count(writer, receipt)
@@ -150,7 +180,7 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
                 "a task gave other bytes than those stored under its token before, which are used: "
                 "it is not deterministic; seed its randomness"
             )
-            return target[(slice(None),) * target.ndim]
+            return target[(slice(None),) * target.ndim], receipt
     except (NotStoredError, StoreError) as error:
         warn_once(
             f"a block could not be stored and was computed only: {error}", about=unstored_in(writer.run)
@@ -161,7 +191,7 @@ def keep_block(block: Any, target: StoredBlock, writer: Writer) -> Any:
     except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
         warn_of_defect("a block was computed and is not stored", error)
         note(writer.run, computed=1, unstored=1)
-    return block
+    return block, receipt
 
 
 def _count(writer: Writer, receipt: Receipt) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from zarr.abc.store import Store
@@ -22,7 +22,16 @@ from daskcache.names import check_namespace, is_version
 from daskcache.pool import StoredBlock
 from daskcache.weighed import Weighed, merge, to_counts
 
-__all__ = ["drop_from_pack", "list_packs", "pack_blocks", "pack_key", "put_pack", "read_pack", "read_weighed"]
+__all__ = [
+    "Listed",
+    "drop_from_pack",
+    "list_packs",
+    "pack_blocks",
+    "pack_key",
+    "put_pack",
+    "read_pack",
+    "read_weighed",
+]
 
 logger = logging.getLogger("daskcache")
 
@@ -30,10 +39,23 @@ _MOST = 32
 """Small packs that may lie side by side; one more, and they are put together."""
 _SMALL = 2**20
 """Bytes of a pack that is left as it is."""
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a pack says of a block."""
+
+    block: StoredBlock
+    """Where it lies; with its size, where that is known."""
+    checksum: int = 0
+    """`daskcache.chunks.checksum_of` its object; 0 where not known."""
+    digest: bytes = b""
+    """That of its object; empty where not known."""
 
 
 def put_pack(
-    root: str, namespace: str, blocks: Iterable[StoredBlock], weighed: Mapping[str, Weighed] | None = None
+    root: str, namespace: str, blocks: Iterable[Listed], weighed: Mapping[str, Weighed] | None = None
 ) -> None:
     """List blocks in a namespace, so that their tokens are found.
 
@@ -43,7 +65,7 @@ def put_pack(
         The store that holds them.
     namespace : str
         Where they shall be found.
-    blocks : iterable of StoredBlock
+    blocks : iterable of Listed
         Each is stored already.
     weighed : mapping of str to Weighed, optional
         By layer, what blocks cost, stored or not.
@@ -55,7 +77,7 @@ def put_pack(
 
     Notes
     -----
-    One put and one listing; every 32nd also reads 32 small documents, writes one and deletes the others. Nothing is
+    One put and one listing, and a look for an equal pack where a checksum is not known; every 32nd also reads 32 small documents, writes one and deletes the others. Nothing is
     lost where several do so at once: each deletes only what it has read and written again before.
 
     Examples
@@ -63,16 +85,22 @@ def put_pack(
     >>> from daskcache.chunks import ChunkSpec
     >>> spec = ChunkSpec.for_block("f4", (3,))
     >>> block = StoredBlock("memory://doc-pack", "00ff", bytes(20), spec, (3,), np.dtype("f4"), 64)
-    >>> put_pack("memory://doc-pack", "default", [block])
+    >>> put_pack("memory://doc-pack", "default", [Listed(block)])
     >>> [len(read_pack("memory://doc-pack", "default", name).variables) for name in
     ...  list_packs("memory://doc-pack", "default")]
     [1]
     """
-    manifest = _pack(blocks, weighed or {})
+    rows = list(blocks)
+    manifest = _pack(rows, weighed or {})
     if not manifest.variables:
         return
     store = stores.open(root)
     check_format(store, create=True)
+    if not all(row.checksum for row in rows):
+        # Those who stored the same blocks may have listed them already, under the same name, and knew more.
+        before = read_pack(root, namespace, manifest.version)
+        if before is not None:
+            manifest = _pack([*rows, *pack_blocks(root, before)], weighed or {})
     stores.put(store, pack_key(namespace, manifest.version), to_idx(manifest))
     small = [name for name, size in _listed(store, namespace).items() if size < _SMALL]
     if len(small) > _MOST:
@@ -144,7 +172,7 @@ def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
         return None
 
 
-def pack_blocks(root: str, pack: Manifest) -> Iterator[StoredBlock]:
+def pack_blocks(root: str, pack: Manifest) -> Iterator[Listed]:
     """Give the blocks that a pack lists.
 
     Parameters
@@ -156,7 +184,7 @@ def pack_blocks(root: str, pack: Manifest) -> Iterator[StoredBlock]:
 
     Yields
     ------
-    StoredBlock
+    Listed
         With its size.
 
     Examples
@@ -166,8 +194,9 @@ def pack_blocks(root: str, pack: Manifest) -> Iterator[StoredBlock]:
     """
     for variable in pack.variables:
         spec = next(spec for _, spec in variable.specs())
+        checksums, digests = variable.checksums, variable.digests
         for number in range(len(variable.tokens)):
-            yield StoredBlock(
+            block = StoredBlock(
                 root=root,
                 group=f"{variable.groups[number]:04x}",
                 token=variable.tokens[number].tobytes(),
@@ -175,6 +204,11 @@ def pack_blocks(root: str, pack: Manifest) -> Iterator[StoredBlock]:
                 shape=tuple(lengths[0] for lengths in variable.chunks),
                 dtype=variable.dtype,
                 size_bytes=int(variable.sizes[number]) or None,
+            )
+            yield Listed(
+                block,
+                0 if checksums is None else int(checksums[number]),
+                digests[number].tobytes() if digests is not None and digests[number].any() else b"",
             )
 
 
@@ -210,13 +244,13 @@ def drop_from_pack(root: str, namespace: str, version: str, tokens: Collection[b
     if pack is None:
         return
     store = stores.open(root)
-    blocks = list(pack_blocks(root, pack))
+    rows = list(pack_blocks(root, pack))
     # The tombstone first, so that whoever lists sees one or the other.
-    dropped = _pack([block for block in blocks if block.token in tokens], {})
+    dropped = _pack([row for row in rows if row.block.token in tokens], {})
     if not dropped.variables:
         return
     stores.put(store, pack_key(namespace, dropped.version, TOMBSTONE), to_idx(dropped))
-    left = _pack([block for block in blocks if block.token not in tokens], _weighed_in([pack]))
+    left = _pack([row for row in rows if row.block.token not in tokens], _weighed_in([pack]))
     if left.variables:
         stores.put(store, pack_key(namespace, left.version), to_idx(left))
     stores.delete(store, pack_key(namespace, version))
@@ -287,27 +321,34 @@ def _listed(store: Store, namespace: str) -> dict[str, int]:
 def _merge(root: str, store: Store, namespace: str, names: Sequence[str]) -> None:
     found = {name: read_pack(root, namespace, name) for name in names}
     read = {name: manifest for name, manifest in found.items() if manifest is not None}
-    blocks = (block for manifest in read.values() for block in pack_blocks(root, manifest))
-    merged = _pack(blocks, _weighed_in(read.values()))
+    rows = (row for manifest in read.values() for row in pack_blocks(root, manifest))
+    merged = _pack(rows, _weighed_in(read.values()))
     stores.put(store, pack_key(namespace, merged.version), to_idx(merged))
     for name in read:
         if name != merged.version:
             stores.delete(store, pack_key(namespace, name))
 
 
-def _pack(blocks: Iterable[StoredBlock], weighed: Mapping[str, Weighed]) -> Manifest:
-    alike: dict[object, dict[bytes, StoredBlock]] = {}
-    for block in blocks:
+def _pack(rows: Iterable[Listed], weighed: Mapping[str, Weighed]) -> Manifest:
+    alike: dict[object, dict[bytes, Listed]] = {}
+    for row in rows:
+        block = row.block
         # One without dimensions cannot lie beside another.
         form = (block.shape, str(block.dtype.str), block.spec, None if block.shape else block.token)
-        alike.setdefault(form, {}).setdefault(block.token, block)
+        found = alike.setdefault(form, {})
+        # Who stored a block knows its checksum, and who published may have listed it without.
+        found[block.token] = max(found.get(block.token, row), row, key=_how_much_is_known)
     # By what they hold, so that equal packs have one name.
     ordered = sorted((sorted(found.items()) for found in alike.values()), key=lambda found: found[0][0])
     variables = (
-        _variable(f"blocks{number}", [block for _, block in found]) for number, found in enumerate(ordered)
+        _variable(f"blocks{number}", [row for _, row in found]) for number, found in enumerate(ordered)
     )
     info = {"weighed": {layer: asdict(found) for layer, found in weighed.items()}} if weighed else {}
     return Manifest.build("dataset", tuple(variables), info=info)
+
+
+def _how_much_is_known(row: Listed) -> tuple[bool, bool]:
+    return bool(row.digest), bool(row.checksum)
 
 
 def _weighed_in(manifests: Iterable[Manifest]) -> dict[str, Weighed]:
@@ -318,9 +359,12 @@ def _weighed_in(manifests: Iterable[Manifest]) -> dict[str, Weighed]:
     return found
 
 
-def _variable(path: str, blocks: Sequence[StoredBlock]) -> StoredVariable:
+def _variable(path: str, rows: Sequence[Listed]) -> StoredVariable:
+    blocks = [row.block for row in rows]
     first = blocks[0]
     counts = (len(blocks), *[1] * first.ndim)
+    checksums = np.array([row.checksum for row in rows], "<u4")
+    digests = b"".join(row.digest or bytes(_DIGEST_BYTES) for row in rows)
     return StoredVariable(
         path=path,
         dims=tuple(f"dim_{i}" for i in range(first.ndim)),
@@ -330,4 +374,6 @@ def _variable(path: str, blocks: Sequence[StoredBlock]) -> StoredVariable:
         tokens=np.frombuffer(b"".join(block.token for block in blocks), "u1").reshape(-1, 20),
         groups=np.array([int(block.group, 16) for block in blocks], "<u2"),
         sizes=np.array([block.size_bytes or 0 for block in blocks], "<u8"),
+        checksums=checksums if checksums.any() else None,
+        digests=np.frombuffer(digests, "u1").reshape(-1, _DIGEST_BYTES) if any(digests) else None,
     )

@@ -5,7 +5,7 @@ specification says how, and depends on the block, its settings and the regular l
 else of the other blocks.
 """
 
-from daskcache.chunks.checksums import checksum_of
+from daskcache.chunks.checksums import checksum_of, read_checksum
 from daskcache.chunks.encoding import decode, encode, inner_ranges, read_inner_ranges, read_part
 from daskcache.chunks.grid import Grid, plan_grid
 from daskcache.chunks.hints import Access, Hints
@@ -28,6 +28,7 @@ __all__ = [
     "inner_ranges",
     "is_basic",
     "plan_grid",
+    "read_checksum",
     "read_inner_ranges",
     "read_part",
     "storage_dtype",

@@ -247,7 +247,8 @@ def _unnamed(catalog: Catalog) -> Iterator[_Unnamed]:
     groups: dict[str, Mapping[str, tuple[int, float | None]]] = {}
     for name in list_packs(root, catalog.namespace):
         pack = read_pack(root, catalog.namespace, name)
-        for block in pack_blocks(root, pack) if pack is not None else ():
+        for row in pack_blocks(root, pack) if pack is not None else ():
+            block = row.block
             if block.group not in groups:
                 groups[block.group] = stores.list_objects(store, f"chunks/{block.group}")
             size, written = groups[block.group].get(block.id, (0, None))

@@ -12,7 +12,7 @@ import xarray as xr
 import zarr
 
 import daskcache
-from daskcache.catalog import Catalog, put_pack
+from daskcache.catalog import Catalog, Listed, put_pack
 from daskcache.catalog.packs import list_packs
 from daskcache.chunks import ChunkSpec
 from daskcache.fingerprint import Fingerprinter
@@ -336,7 +336,7 @@ def test_many_packs_become_few(store_root):
         return StoredBlock(root, "00ff", token, spec if shape else scalar, shape, np.dtype("f4"), 64)
 
     for number in range(100):
-        put_pack(root, "default", [block(number)])
+        put_pack(root, "default", [Listed(block(number))])
     assert len(list_packs(root, "default")) <= 33
     index = Catalog(root).token_index()
     assert len(index) == 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,15 @@ import xarray as xr
 from click.testing import CliRunner
 
 import daskcache
+from daskcache import publishing
 from daskcache.cli import cache
-from daskcache.errors import DaskcacheWarning, EntryNotFoundError, InvalidInputError, ReadOnlyError
+from daskcache.errors import (
+    DaskcacheWarning,
+    EntryNotFoundError,
+    InvalidInputError,
+    ReadOnlyError,
+    StoreError,
+)
 from tests import producers
 from tests.producers import count, doubled, objects
 
@@ -116,10 +124,77 @@ def test_exchanged_blocks_with_inner_chunks(store_root: Path) -> None:
     assert daskcache.verify().is_sound
 
 
-def test_what_no_checksum_is_known_of(store_root: Path) -> None:
-    """As of blocks that a run stored on its way: they are proven once `fill` was asked for."""
-    with daskcache.activate():
-        daskcache.checkpoint(doubled(), "x").compute()
+def store_by(way: str, array: da.Array) -> None:
+    """Store an array as users can."""
+    if way == "persist":
+        daskcache.persist(array, "x")
+    elif way == "persist again":
+        # As a run that is killed leaves them: whole, and in no manifest.
+        daskcache.persist(array, "x")
+        daskcache.clear("x")
+        daskcache.persist(array, "x")
+    elif way == "outputs":
+        with daskcache.activate(policy="outputs"):
+            array.compute()
+    else:
+        with daskcache.activate():
+            marked = daskcache.checkpoint(array, "x")
+            (marked.sum() if way == "checkpoint below" else marked).compute()
+
+
+@pytest.mark.parametrize("way", ["persist", "persist again", "checkpoint", "checkpoint below", "outputs"])
+def test_exchanged_blocks_are_found_however_they_were_stored(store_root: Path, way: str) -> None:
+    store_by(way, doubled())
+    assert daskcache.verify().unproven == 0
+    one, *_, other = objects(store_root)
+    assert one.stat().st_size == other.stat().st_size
+    swap(one, other)
+    assert problems() == ["other", "other"]
+
+
+@pytest.mark.parametrize("way", ["persist", "checkpoint", "outputs"])
+@pytest.mark.parametrize("scheduler", ["sync", "processes"])
+def test_exchanged_blocks_are_found_whoever_stored_them(store_root: Path, way: str, scheduler: str) -> None:
+    with dask.config.set(scheduler=scheduler, num_workers=2):
+        store_by(way, doubled())
+    deadline = time.monotonic() + 20
+    while daskcache.verify().unproven and time.monotonic() < deadline:
+        time.sleep(0.1)  # processes list what they stored as outputs some seconds later
+    swap(*objects(store_root)[:2])
+    assert problems() == ["other", "other"]
+
+
+def test_checksums_are_those_of_the_home_and_not_of_a_damaged_copy(tmp_path: Path, calls: None) -> None:
+    chain = [{"url": str(tmp_path / "fast"), "write": False}, {"url": str(tmp_path / "home")}]
+    with dask.config.set({"daskcache.store": chain}):
+        daskcache.persist(doubled(), "x").compute()
+        daskcache.clear("x")
+        for path in objects(tmp_path / "fast"):
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        daskcache.persist(doubled(), "x")
+    assert daskcache.verify(store=str(tmp_path / "home")).is_sound
+
+
+def test_a_store_that_gives_no_ends_of_objects_is_published_to_all_the_same(
+    store_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daskcache.persist(doubled(), "x")
+    daskcache.clear("x")
+
+    def fail(*args: Any) -> None:
+        raise StoreError("the store failed")
+
+    monkeypatch.setattr(publishing, "read_checksum", fail)
+    daskcache.persist(doubled(), "x")
+    assert daskcache.verify().unproven == 4
+
+
+def test_what_no_checksum_is_known_of(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of blocks with inner chunks that another run stored: they are proven once `fill` was asked for."""
+    daskcache.persist(doubled(), "x")
+    daskcache.clear("x")
+    monkeypatch.setattr(publishing, "read_checksum", lambda *args: None)
+    daskcache.persist(doubled(), "x")
     assert daskcache.verify("x").unproven == 4
     filled = daskcache.verify(fill=True)
     assert (filled.filled, filled.unproven) == (4, 0)
