@@ -1,16 +1,12 @@
 """A warm run under every scheduler and policy: no producer runs, and no task of what is stored is in the graph."""
 
-import multiprocessing
-import os
 import time
-import warnings
-from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client, LocalCluster
+from distributed import Client
 
 import daskcache
 from daskcache.catalog import Catalog
@@ -22,66 +18,7 @@ from tests.producers import count, doubled, objects
 EXPECTED = np.arange(12) * 2
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory):
-    return tmp_path_factory.mktemp("calls")
-
-
-@pytest.fixture(scope="module")
-def cluster(directory):
-    before = os.environ.get(producers.CALLS)
-    os.environ[producers.CALLS] = str(directory)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of a busy machine
-        with LocalCluster(
-            n_workers=2,
-            threads_per_worker=2,
-            processes=True,
-            dashboard_address=None,
-            host="127.0.0.1",
-            silence_logs=50,
-        ) as made:
-            yield made
-    if before is None:
-        os.environ.pop(producers.CALLS, None)
-    else:
-        os.environ[producers.CALLS] = before
-
-
-@pytest.fixture(autouse=True)
-def calls(directory, monkeypatch):
-    monkeypatch.setenv(producers.CALLS, str(directory))
-    count()
-
-
-@pytest.fixture(scope="module")
-def pool(directory):
-    """One for all tests: dask would start one for each computation."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as made:
-        yield made
-
-
-@pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
-def run(request):
-    """Run a function of no arguments as each new client would."""
-    if request.param == "distributed":
-        cluster = request.getfixturevalue("cluster")
-
-        def in_client(function):
-            with Client(cluster, set_as_default=True):
-                return function()
-
-        return in_client
-
-    settings = {"scheduler": request.param, "num_workers": 2}
-    if request.param == "processes":
-        settings["pool"] = request.getfixturevalue("pool")
-
-    def in_scheduler(function):
-        with dask.config.set(settings):
-            return function()
-
-    return in_scheduler
+pytestmark = pytest.mark.usefixtures("calls")
 
 
 def script():
