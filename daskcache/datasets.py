@@ -16,7 +16,7 @@ import pandas as pd
 import xarray as xr
 
 from daskcache.attributes import encode_attribute
-from daskcache.chunks import ChunkSpec, Hints, check_storable, decode, plan_grid
+from daskcache.chunks import ChunkSpec, Hints, check_storable, plan_grid
 from daskcache.config import Codecs
 from daskcache.dask_internals import lower, meta_of
 from daskcache.errors import InvalidInputError, UncacheableError
@@ -33,6 +33,7 @@ from daskcache.manifest import (
     stored_objects,
     to_storable,
 )
+from daskcache.packed import PackedBlocks, read_encoded
 from daskcache.parts import Collection, Parts, join, path_of, rebuild, split
 from daskcache.pool import StoredBlock
 
@@ -148,12 +149,12 @@ class Outline:
         return next(variable for variable in self.variables if variable.path == path)
 
 
-def outline(obj: Collection, hints: Hints | None = None) -> tuple[Outline, dict[str, da.Array]]:
+def outline(obj: Collection | Parts, hints: Hints | None = None) -> tuple[Outline, dict[str, da.Array]]:
     """Take an object apart without computing anything.
 
     Parameters
     ----------
-    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or Parts
         What is to be stored.
     hints : Hints, optional
         How the blocks of dask arrays will be read.
@@ -384,7 +385,7 @@ def _assemble_dataset(
     made = {}
     indexes = {}
     for stored in variables:
-        data = _read(stored, root) if stored.in_memory else _load(manifest, stored, root, blocks)
+        data = _values(stored, root) if stored.in_memory else _load(manifest, stored, root, blocks)
         variable = xr.Variable(stored.dims, data, dict(stored.attrs), dict(stored.encoding))
         index = _make_index(stored, variable)
         if index is not None:
@@ -403,20 +404,8 @@ def _make_index(stored: StoredVariable, variable: xr.Variable) -> xr.indexes.Pan
     return xr.indexes.PandasIndex(values, stored.dims[0], coord_dtype=variable.dtype)
 
 
-def _read(variable: StoredVariable, root: str) -> np.ndarray[Any, Any]:
-    dtype = variable.encoded_dtype
-    if variable.inline is not None:
-        (_, spec), *_ = variable.specs()
-        values = decode(variable.inline, spec, variable.shape, dtype)
-    else:
-        values = np.empty(variable.shape, dtype)
-        blocks = PackedBlocks(root, variable)
-        starts = [np.cumsum([0, *lengths]) for lengths in variable.chunks]
-        for index in variable.grid.indices():
-            region = tuple(
-                slice(int(start[i]), int(start[i + 1])) for start, i in zip(starts, index, strict=True)
-            )
-            values[region] = np.asarray(blocks(index))
+def _values(variable: StoredVariable, root: str) -> np.ndarray[Any, Any]:
+    values = read_encoded(variable, root)
     return from_stored(values, variable.dtype, variable.calendar, variable.objects)
 
 
@@ -424,52 +413,3 @@ def _load(manifest: Manifest, variable: StoredVariable, root: str, blocks: Block
     name = name_layer(variable.name, root, manifest.version, variable.path)
     stored = StoredBlocks(variable.numblocks, blocks(root, variable), name)
     return load_array(name, stored, variable.chunks, variable.dtype)
-
-
-class PackedBlocks:
-    """Gives the stored block for a tuple of block numbers, from the packed arrays of a manifest.
-
-    Parameters
-    ----------
-    root : str
-        The store's root.
-    variable : StoredVariable
-        A variable with tokens.
-    """
-
-    __slots__ = ("_dtype", "_encoded_dtype", "_grid", "_numblocks", "_root", "_spec", "_variable")
-
-    def __init__(self, root: str, variable: StoredVariable) -> None:
-        self._root = root
-        self._variable = variable
-        # What does not change from block to block, because it is asked for 100,000 times.
-        self._grid = variable.grid
-        self._numblocks = variable.numblocks
-        self._encoded_dtype = variable.encoded_dtype
-        # Objects are made when all blocks are there.
-        self._dtype = variable.dtype if variable.dtype.kind != "O" else self._encoded_dtype
-        is_alike = self._grid.kind == "regular" and variable.nblocks > 0
-        self._spec = self._spec_of((0,) * len(self._numblocks)) if is_alike else None
-
-    def __call__(self, index: tuple[int, ...]) -> StoredBlock:
-        """Give the block of an index."""
-        variable = self._variable
-        number = 0
-        for place, count in zip(index, self._numblocks, strict=True):
-            number = number * count + place
-        return StoredBlock(
-            root=self._root,
-            group=f"{variable.groups[number]:04x}",
-            token=variable.tokens[number].tobytes(),
-            spec=self._spec or self._spec_of(index),
-            shape=self._grid.block_shape(index),
-            dtype=self._dtype,
-            size_bytes=int(variable.sizes[number]),
-        )
-
-    def _spec_of(self, index: tuple[int, ...]) -> ChunkSpec:
-        variable = self._variable
-        return self._grid.spec(index, self._encoded_dtype, variable.codecs, variable.inner_shape)
-
-    def __iter__(self) -> Iterator[StoredBlock]:
-        return map(self, self._grid.indices())

@@ -25,7 +25,7 @@ from dask.system import CPU_COUNT
 from daskcache import cluster, reports, runs
 from daskcache.errors import DaskcacheError
 
-__all__ = ["Engine", "Work", "shows_progress"]
+__all__ = ["Engine", "Work", "drawing_bar", "shows_progress"]
 
 logger = logging.getLogger("daskcache")
 
@@ -137,7 +137,7 @@ class Engine:
                 distributed.fire_and_forget(future)
             ended = threading.Event()
             future.add_done_callback(lambda _: ended.set())
-            with _bar(self._run, shows_bar) as draw:
+            with drawing_bar(self._progress, shows_bar) as draw:
                 while not ended.wait(_TICK_S):
                     draw()
             return future.result()
@@ -155,6 +155,10 @@ class Engine:
             self._future = None
             if background:
                 cluster.tell_over(self._run, self.client)
+
+    def _progress(self) -> float:
+        found = runs.find_run(self._run)
+        return 0.0 if found is None else found.progress
 
 
 class Work:
@@ -313,15 +317,28 @@ def shows_progress(setting: bool | str) -> bool:
 
 
 @contextlib.contextmanager
-def _bar(run: str, shows_bar: bool) -> Iterator[Callable[[], None]]:
-    """Give what draws how far a run on a cluster is, as dask draws its own bar."""
+def drawing_bar(progress: Callable[[], float], shows_bar: bool) -> Iterator[Callable[[], None]]:
+    """Give what draws how far something is, as dask draws its own bar.
+
+    Parameters
+    ----------
+    progress : callable
+        Tells how far it is, from 0 to 1.
+    shows_bar : bool
+        Whether anything is drawn.
+
+    Yields
+    ------
+    callable
+        Draws, once it takes longer than a moment.
+    """
     bar = ProgressBar(out=sys.stderr)
     begun = time.perf_counter()
 
     def draw() -> None:
-        elapsed, found = time.perf_counter() - begun, runs.find_run(run)
-        if shows_bar and elapsed > _PATIENCE_S and found is not None:
-            bar._draw_bar(found.progress, elapsed)
+        elapsed = time.perf_counter() - begun
+        if shows_bar and elapsed > _PATIENCE_S:
+            bar._draw_bar(progress(), elapsed)
 
     yield draw
     elapsed = time.perf_counter() - begun

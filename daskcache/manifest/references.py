@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate, product
 from typing import Any
@@ -147,13 +147,17 @@ def iterate_references(variable: StoredVariable) -> Iterator[Reference]:
             yield Reference(key, *value)
 
 
-def documents_of(manifest: Manifest) -> dict[str, dict[str, Any]]:
+def documents_of(
+    manifest: Manifest, specs: Mapping[str, ChunkSpec] | None = None
+) -> dict[str, dict[str, Any]]:
     """Give the Zarr document of each node and array, those of groups with all below them.
 
     Parameters
     ----------
     manifest : Manifest
         What is stored.
+    specs : mapping of str to ChunkSpec, optional
+        By path, of variables whose chunks are not those of the pool but encoded anew.
 
     Returns
     -------
@@ -165,7 +169,11 @@ def documents_of(manifest: Manifest) -> dict[str, dict[str, Any]]:
     >>> list(documents_of(Manifest.build("dataset", ())))
     ['']
     """
-    arrays = {variable.path: _array(manifest, variable) for variable in manifest.variables}
+    specs = specs or {}
+    arrays = {
+        variable.path: _array(manifest, variable, specs.get(variable.path) or _spec(variable))
+        for variable in manifest.variables
+    }
     groups = {
         path: {
             "zarr_format": 3,
@@ -226,10 +234,10 @@ def _coordinates(variable: StoredVariable, siblings: list[StoredVariable]) -> st
     return " ".join(names)
 
 
-def _array(manifest: Manifest, variable: StoredVariable) -> dict[str, Any]:
+def _array(manifest: Manifest, variable: StoredVariable, spec: ChunkSpec) -> dict[str, Any]:
     siblings = [other for other in manifest.variables if other.node == variable.node]
     attributes: dict[str, Any] = simplify_attribute(dict(variable.attrs))
-    spec, grid = _spec(variable), variable.grid
+    grid = variable.grid
     if "_FillValue" in attributes:
         fill = _fill_attribute(
             variable.attrs["_FillValue"], np.dtype("T" if spec.dtype == "string" else spec.dtype)
