@@ -37,6 +37,8 @@ class Format:
     """Gives the value again."""
     is_asked_for: bool = False
     """Whether it is used only where it is named."""
+    of_columns: Callable[[Any, Mapping[str, Any]], Any] | None = None
+    """Of a table: gives the value of what Arrow reads of its one file."""
 
 
 # In the order of their registration; the newest of the user's own is looked at first.

@@ -13,7 +13,7 @@ from daskcache.errors import MissingExtraError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats.base import Encoded, Format, add_format, is_of_type
 
-__all__ = ["decode_frame", "encode_frame"]
+__all__ = ["decode_frame", "encode_frame", "frame_of", "read_parquet"]
 
 _COMPRESSION = "zstd"
 
@@ -103,7 +103,25 @@ def decode_frame(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> pd.DataFra
     >>> decode_frame(encoded.parts, encoded.attrs).a.dtype
     dtype('float64')
     """
-    frame: pd.DataFrame = _read(parts[0]).to_pandas()
+    return frame_of(read_parquet(parts[0]), attrs)
+
+
+def frame_of(table: Any, attrs: Mapping[str, Any]) -> pd.DataFrame:
+    """Make a table of pandas of one of Arrow.
+
+    Parameters
+    ----------
+    table : pyarrow.Table
+        What the file of `encode_frame` holds.
+    attrs : mapping
+        What came with it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        With the same types, labels and index.
+    """
+    frame: pd.DataFrame = table.to_pandas()
     for at, dtype in enumerate(attrs["dtypes"]):
         if str(frame.dtypes.iloc[at]) != dtype and dtype == "object":
             column: Any = frame.iloc[:, at].astype(object)
@@ -133,6 +151,9 @@ def _restore_index(index: pd.Index[Any], described: Mapping[str, Any]) -> pd.Ind
     if "range" in described:
         start, stop, step = described["range"]
         return pd.RangeIndex(start, stop, step, name=index.name)
+    if "labels" in described:
+        # Some rows of a table with a range.
+        return pd.Index(described["labels"], dtype="int64", name=index.name)
     dtype = described.get("dtype")
     if dtype is not None and str(index.dtype) != dtype:
         index = index.astype(dtype)
@@ -166,7 +187,19 @@ def _arrow() -> tuple[Any, Any]:
     return pa, pq
 
 
-def _read(data: bytes) -> Any:
+def read_parquet(data: bytes) -> Any:
+    """Read a file of Parquet.
+
+    Parameters
+    ----------
+    data : bytes
+        Its content.
+
+    Returns
+    -------
+    pyarrow.Table
+        What it holds.
+    """
     pa, pq = _arrow()
     return pq.ParquetFile(pa.BufferReader(data)).read()
 
@@ -180,8 +213,8 @@ def _encode_series(series: pd.Series[Any]) -> Encoded:
     return Encoded(encoded.parts, {**encoded.attrs, **own})
 
 
-def _decode_series(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
-    series = decode_frame(parts, attrs).iloc[:, 0].rename(attrs["name"])
+def _series_of(table: Any, attrs: Mapping[str, Any]) -> Any:
+    series = frame_of(table, attrs).iloc[:, 0].rename(attrs["name"])
     series.attrs = dict(attrs["own"])
     return series
 
@@ -201,7 +234,7 @@ def _encode_arrow(value: Any) -> Encoded:
     except (pa.ArrowException, TypeError, ValueError) as error:
         raise UncacheableError(f"a table has no form in Parquet: {error}") from error
     data = sink.getvalue()
-    found = _read(data)
+    found = read_parquet(data)
     if not found.schema.equals(table.schema, check_metadata=True) or not found.equals(table):
         raise UncacheableError(
             "a table of Arrow would come back from Parquet as another one; cast the columns that differ first"
@@ -209,8 +242,7 @@ def _encode_arrow(value: Any) -> Encoded:
     return Encoded((data,), {"is_batch": is_batch})
 
 
-def _decode_arrow(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
-    table = _read(parts[0])
+def _arrow_of(table: Any, attrs: Mapping[str, Any]) -> Any:
     if not attrs["is_batch"]:
         return table
     pa, _ = _arrow()
@@ -242,6 +274,15 @@ def _decode_polars(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
     except ImportError as error:
         raise MissingExtraError("this is a table of polars; pip install 'daskcache[polars]'") from error
     frame = pl.read_parquet(io.BytesIO(parts[0]))
+    return frame.to_series() if attrs["is_series"] else frame
+
+
+def _polars_of(table: Any, attrs: Mapping[str, Any]) -> Any:
+    try:
+        import polars as pl
+    except ImportError as error:
+        raise MissingExtraError("this is a table of polars; pip install 'daskcache[polars]'") from error
+    frame: Any = pl.from_arrow(table)
     return frame.to_series() if attrs["is_series"] else frame
 
 
@@ -278,29 +319,42 @@ def _decode_geopandas(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
     return found
 
 
+def _geopandas_of(table: Any, attrs: Mapping[str, Any]) -> Any:
+    _, pq = _arrow()
+    sink = io.BytesIO()
+    pq.write_table(table, sink)
+    return _decode_geopandas([sink.getvalue()], attrs)
+
+
 def _of(module: str, *names: str) -> Callable[[Any], bool]:
     return lambda value: is_of_type(value, module, *names)
 
 
-add_format(Format("pandas", "table", _of("pandas", "DataFrame"), encode_frame, decode_frame))
-add_format(Format("pandas.Series", "table", _of("pandas", "Series"), _encode_series, _decode_series))
-add_format(
-    Format(
-        "pandas.Index",
-        "table",
-        lambda value: isinstance(value, pd.Index) and type(value).__module__.partition(".")[0] == "pandas",
-        _encode_index,
-        lambda parts, attrs: decode_frame(parts, attrs).index,
-    )
+def _add(
+    name: str,
+    accepts: Callable[[Any], bool],
+    encode: Callable[[Any], Encoded],
+    of_columns: Callable[[Any, Mapping[str, Any]], Any],
+    decode: Callable[[Sequence[bytes], Mapping[str, Any]], Any] | None = None,
+) -> None:
+    read = decode or (lambda parts, attrs: of_columns(read_parquet(parts[0]), attrs))
+    add_format(Format(name, "table", accepts, encode, read, of_columns=of_columns))
+
+
+_add("pandas", _of("pandas", "DataFrame"), encode_frame, frame_of)
+_add("pandas.Series", _of("pandas", "Series"), _encode_series, _series_of)
+_add(
+    "pandas.Index",
+    lambda value: isinstance(value, pd.Index) and type(value).__module__.partition(".")[0] == "pandas",
+    _encode_index,
+    lambda table, attrs: frame_of(table, attrs).index,
 )
-add_format(Format("arrow", "table", _of("pyarrow", "Table", "RecordBatch"), _encode_arrow, _decode_arrow))
-add_format(Format("polars", "table", _of("polars", "DataFrame", "Series"), _encode_polars, _decode_polars))
-add_format(
-    Format(
-        "geopandas",
-        "table",
-        _of("geopandas", "GeoDataFrame", "GeoSeries"),
-        _encode_geopandas,
-        _decode_geopandas,
-    )
+_add("arrow", _of("pyarrow", "Table", "RecordBatch"), _encode_arrow, _arrow_of)
+_add("polars", _of("polars", "DataFrame", "Series"), _encode_polars, _polars_of, _decode_polars)
+_add(
+    "geopandas",
+    _of("geopandas", "GeoDataFrame", "GeoSeries"),
+    _encode_geopandas,
+    _geopandas_of,
+    _decode_geopandas,
 )

@@ -1,0 +1,172 @@
+"""A table taken apart: its columns, and what it takes to make the same object of them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from daskcache.errors import UncacheableError
+from daskcache.fingerprint import Fingerprinter
+from daskcache.formats.base import find_format, get_format
+from daskcache.formats.columns import arrow
+from daskcache.formats.tables import read_parquet
+
+__all__ = ["Contents", "Wanted"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Wanted:
+    """Rows that somebody asks for, by one column; he may be given more than these, and selects among them himself."""
+
+    columns: tuple[str, ...]
+    """Names of the column; the first that a table has counts."""
+    bounds: Callable[[Any], tuple[Any, Any]] | None = None
+    """From and to, both included, None where open; given the time zone that the column is shown in, or None."""
+    values: tuple[Any, ...] | None = None
+    """Or the values themselves."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Contents:
+    """A table as columns of Arrow."""
+
+    form: str
+    """The format that it has a value of, such as ``pandas``."""
+    table: Any
+    """The columns, index levels among them: `pyarrow.Table`."""
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+    """What the format needs besides."""
+
+    @classmethod
+    def of(cls, value: Any) -> Contents:
+        """Take a table apart.
+
+        Parameters
+        ----------
+        value : object
+            A table of pandas, geopandas, polars or Arrow, or a column or an index.
+
+        Returns
+        -------
+        Contents
+            Of which `value` makes the same again.
+
+        Raises
+        ------
+        UncacheableError
+            It is no table, or would not come back as it is.
+        MissingExtraError
+            There is no pyarrow.
+
+        Examples
+        --------
+        >>> Contents.of(pd.DataFrame({"a": [1, 2]}, index=["x", "y"])).value().loc["y", "a"]
+        np.int64(2)
+        """
+        form = find_format(value)
+        if form.kind != "table" or form.of_columns is None:
+            raise UncacheableError(f"a value of type {type(value)} is no table")
+        encoded = form.encode(value)
+        made = cls(form.name, read_parquet(encoded.parts[0]), encoded.attrs)
+        if form.name == "polars":
+            found = made.value()
+            is_same = _types_of(found) == _types_of(value) and found.equals(value)
+            if not is_same:
+                raise UncacheableError("a table of polars would come back from its columns as another one")
+        return made
+
+    def value(self) -> Any:
+        """Make the object again.
+
+        Returns
+        -------
+        object
+            As it was.
+
+        Raises
+        ------
+        NotStoredError
+            This process does not know its format.
+        """
+        make = get_format(self.form).of_columns
+        if make is None:
+            raise UncacheableError(f"the format {self.form!r} makes no tables")
+        return make(self.table, self.attrs)
+
+    def take(self, table: Any, positions: np.ndarray[Any, Any]) -> Contents:
+        """Give some of the rows, as selecting them by position would.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
+            These rows.
+        positions : numpy.ndarray
+            Which they are, shape (rows,), ascending.
+
+        Returns
+        -------
+        Contents
+            Of the same format.
+        """
+        index = dict(self.attrs.get("index") or {})
+        if not index:
+            return Contents(self.form, table, self.attrs)
+        is_whole = not len(positions) or bool((np.diff(positions) == 1).all())
+        if "range" in index:
+            full = pd.RangeIndex(*index["range"])
+            first = int(positions[0]) if len(positions) else 0
+            part = full[first : first + len(positions)] if is_whole else full[positions]
+            is_range = isinstance(part, pd.RangeIndex)
+            index = {"range": [part.start, part.stop, part.step]} if is_range else {"labels": part.tolist()}
+        elif not is_whole:
+            index.pop("freq", None)
+        return Contents(self.form, table, {**self.attrs, "index": index})
+
+    def join(self, others: Sequence[Any]) -> Contents:
+        """Put the rows of several tables one behind the other, in the place of the own.
+
+        Parameters
+        ----------
+        others : sequence of pyarrow.Table
+            With the own columns.
+
+        Returns
+        -------
+        Contents
+            A range as index counts all rows anew; no index has a frequency.
+        """
+        pa = arrow()
+        whole = pa.concat_tables(others) if others else self.table.slice(0, 0)
+        whole = whole.unify_dictionaries().replace_schema_metadata(self.table.schema.metadata)
+        index = dict(self.attrs.get("index") or {})
+        index.pop("freq", None)
+        if "range" in index:
+            index["range"] = [0, whole.num_rows, 1]
+        attrs = {**self.attrs, "index": index} if "index" in self.attrs else self.attrs
+        return Contents(self.form, whole, attrs)
+
+    def is_same(self, other: Any) -> bool:
+        """Whether another table has the same columns, bit by bit.
+
+        Parameters
+        ----------
+        other : pyarrow.Table
+            The other.
+
+        Returns
+        -------
+        bool
+            False also where a zero has another sign, or a gap is no NaN any more.
+        """
+        same = Fingerprinter().fingerprint
+        return bool(other.schema.equals(self.table.schema, check_metadata=True)) and same(
+            other.combine_chunks()
+        ) == same(self.table.combine_chunks())
+
+
+def _types_of(value: Any) -> Any:
+    return value.schema if hasattr(value, "schema") else (value.name, value.dtype)
