@@ -17,7 +17,7 @@ from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.futures import identify_futures
 from daskcache.graph import keys_of, without_doubles
-from daskcache.parts import Collection
+from daskcache.parts import Collection, Parts
 from daskcache.pool import StoredBlock
 from daskcache.publishing import PLAIN, draft_manifest
 from daskcache.tokens import GraphTokens
@@ -63,12 +63,12 @@ class Identified:
             raise reason.within(f"variable {path!r}")
 
 
-def identify(obj: Collection, settings: Settings, hints: Hints | None = None) -> Identified:
+def identify(obj: Collection | Parts, settings: Settings, hints: Hints | None = None) -> Identified:
     """Work out what an object's blocks are, without storing anything; what a cluster computes already is waited for.
 
     Parameters
     ----------
-    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or Parts
         The object.
     settings : Settings
         The token rules, and the store where blocks belong.

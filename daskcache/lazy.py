@@ -14,9 +14,9 @@ from daskcache.checkpoints import Checkpoint, mark
 from daskcache.chunks import Hints
 from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import has_query_planning
-from daskcache.datasets import assemble, outline
+from daskcache.datasets import outline
 from daskcache.errors import InvalidInputError, warn_once
-from daskcache.formats.frames import open_value
+from daskcache.formats.opening import open_stored
 from daskcache.parts import Collection, join, path_of, rebuild, split
 
 __all__ = ["checkpoint", "open_entry"]
@@ -171,6 +171,4 @@ def open_entry(
     manifest = catalog.open(name, version)
     if settings.mode == "readwrite":
         catalog.note_use(name, manifest.version, time_of(manifest))
-    if manifest.kind in ("table", "value"):
-        return open_value(manifest, catalog.root_of(manifest))
-    return assemble(manifest, catalog.root_of(manifest))
+    return open_stored(manifest, catalog.root_of(manifest))

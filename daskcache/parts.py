@@ -30,13 +30,13 @@ class Parts:
     """By the path of their node, parents first; the root's path is empty."""
 
 
-def split(obj: Collection) -> Parts:
+def split(obj: Collection | Parts) -> Parts:
     """Give the datasets that an object consists of.
 
     Parameters
     ----------
-    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
-        The object. Of a DataTree's node, all that is below it, and the coordinates that it inherits.
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or Parts
+        The object, or what it was taken apart to already. Of a DataTree's node, all that is below it, and the coordinates that it inherits.
 
     Returns
     -------
@@ -53,6 +53,8 @@ def split(obj: Collection) -> Parts:
     >>> split(xr.DataArray([1, 2], dims="x", name="a")).datasets[""].sizes["x"]
     2
     """
+    if isinstance(obj, Parts):
+        return obj
     if isinstance(obj, da.Array):
         dims = tuple(f"dim_{i}" for i in range(obj.ndim))
         return Parts("array", None, {"": xr.Dataset({UNNAMED: (dims, obj)})})

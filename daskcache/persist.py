@@ -24,11 +24,11 @@ from daskcache.catalog import Catalog, check_name
 from daskcache.chunks import Hints
 from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
-from daskcache.datasets import assemble
 from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
 from daskcache.forgetting import Reuse, refreshing
+from daskcache.formats.opening import open_stored
 from daskcache.graph import keys_of, substitute, without_doubles
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
@@ -36,7 +36,7 @@ from daskcache.jobs import Engine, Work, shows_progress
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest, StoredVariable
 from daskcache.optimizer import writer_for
-from daskcache.parts import Collection, rechunk
+from daskcache.parts import Collection, Parts, rechunk
 from daskcache.pending import PendingBlocks
 from daskcache.plan import Plan, make_plan
 from daskcache.pool import Receipt, StoredBlock, write_block
@@ -143,7 +143,7 @@ def persist(
 
 
 def store_object(
-    obj: Collection,
+    obj: Collection | Parts,
     name: str | None,
     settings: Settings,
     describe: Callable[[Fingerprinter], Mapping[str, Any]],
@@ -187,7 +187,7 @@ class _Persist:
 
     def __init__(
         self,
-        obj: Collection,
+        obj: Collection | Parts,
         name: str | None,
         settings: Settings,
         catalog: Catalog,
@@ -249,7 +249,7 @@ class _Persist:
         def pending(root: str, variable: StoredVariable) -> PendingBlocks:
             return PendingBlocks(root, variable, self.id)
 
-        return assemble(self.draft.manifest, self.settings.pool_root, pending)
+        return open_stored(self.draft.manifest, self.settings.pool_root, pending)
 
     def _finish(self, run: runs.Run, reencoded: int, manifest: Manifest, receipts: Sequence[Receipt]) -> Any:
         self.catalog.runs.finish(self.id)
@@ -264,7 +264,7 @@ class _Persist:
             seconds=time.perf_counter() - self.started,
             conflicts=sum(receipt.conflict for receipt in receipts),
         )
-        return assemble(manifest, self.settings.pool_root)
+        return open_stored(manifest, self.settings.pool_root)
 
     def _draft(self) -> Draft:
         arrays = self.identified.arrays.values()

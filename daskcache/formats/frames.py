@@ -16,13 +16,13 @@ from daskcache.config import Settings
 from daskcache.errors import MissingExtraError, UncacheableError
 from daskcache.fingerprint import Fingerprinter, fingerprint_as
 from daskcache.formats.base import Format, is_of_type
-from daskcache.formats.entries import PART, draft_encoded, read_part, read_value
+from daskcache.formats.entries import PART, draft_encoded, read_part
 from daskcache.formats.tables import decode_frame, encode_frame
 from daskcache.manifest import Manifest, Node, StoredVariable
 from daskcache.pool import write_block
 from daskcache.publishing import Draft
 
-__all__ = ["FRAME", "StoredPartition", "draft_frame", "is_dask_frame", "is_frame", "open_frame", "open_value"]
+__all__ = ["FRAME", "StoredPartition", "draft_frame", "is_dask_frame", "is_frame", "open_frame"]
 
 FRAME = "dask.dataframe"
 """What manifests call the format."""
@@ -146,40 +146,6 @@ def open_frame(manifest: Manifest, root: str) -> Any:
 def _read_partition(part: StoredPartition) -> Any:
     frame = decode_frame([read_part(part.variable, part.root)], part.attrs["frame"])
     return frame.iloc[:, 0].rename(part.attrs["name"]) if part.is_series else frame
-
-
-def open_value(manifest: Manifest, root: str) -> Any:
-    """Give what a manifest holds that is no array.
-
-    Parameters
-    ----------
-    manifest : Manifest
-        Of the kind ``table`` or ``value``.
-    root : str
-        The store that holds its blocks.
-
-    Returns
-    -------
-    object
-        Read, but for a table of dask.
-
-    Raises
-    ------
-    NotStoredError
-        An object is gone, or this process does not know the format.
-
-    Examples
-    --------
-    >>> import dask, daskcache
-    >>> from daskcache.catalog import Catalog
-    >>> with dask.config.set({"daskcache.store": "memory://doc-open-value"}):
-    ...     daskcache.cache(lambda: [1, 2])()
-    [1, 2]
-    >>> catalog = Catalog("memory://doc-open-value")
-    >>> open_value(catalog.open(catalog.entries()[0]), "memory://doc-open-value")
-    [1, 2]
-    """
-    return open_frame(manifest, root) if is_frame(manifest) else read_value(manifest, root)
 
 
 def _store_part(

@@ -35,13 +35,23 @@ _SEQUENCES: dict[type, Callable[[list[Any]], Any]] = {
 }
 
 
-def encode_value(value: Any) -> Any:
+Hold = Callable[[Any], int | None]
+"""Takes what is no JSON, and gives the number under which it is kept; None for what it leaves to JSON."""
+
+
+def _hold_nothing(value: Any) -> int | None:
+    return None
+
+
+def encode_value(value: Any, hold: Hold = _hold_nothing) -> Any:
     """Turn a value into JSON from which `decode_value` gives an identical one, of the same type.
 
     Parameters
     ----------
     value : object
         A plain value, an instance of a dataclass, an enumeration's member, a named tuple, or containers of them.
+    hold : callable, optional
+        Is shown each value in it first, but for keys.
 
     Returns
     -------
@@ -59,13 +69,16 @@ def encode_value(value: Any) -> Any:
     {'range': {'!': 'tuple', 'items': [0, 1]}}
     """
     kind = type(value)
+    held = hold(value)
+    if held is not None:
+        return {TAG: "item", "at": held}
     if kind is list:
-        return [_within(item, f"[{at}]") for at, item in enumerate(value)]
+        return [_within(item, f"[{at}]", hold) for at, item in enumerate(value)]
     if kind is dict:
-        return _encode_dict(value)
+        return _encode_dict(value, hold)
     if kind in _SEQUENCES:
         # Sets in one order, so that equal ones are equal bytes.
-        items = [_within(item, f"[{at}]") for at, item in enumerate(value)]
+        items = [_within(item, f"[{at}]", hold) for at, item in enumerate(value)]
         ordered = sorted(items, key=canonical_json) if kind in (set, frozenset) else items
         return {TAG: kind.__name__, "items": ordered}
     if kind is datetime and value.tzinfo is not None:
@@ -83,16 +96,18 @@ def encode_value(value: Any) -> Any:
         raise UncacheableError("an array of objects has no JSON form; convert it to a list")
     if kind in _EXACT or (isinstance(value, np.generic) and kind.__module__ == "numpy"):
         return encode_attribute(value)
-    return _encode_instance(value)
+    return _encode_instance(value, hold)
 
 
-def decode_value(document: Any) -> Any:
+def decode_value(document: Any, items: Sequence[Any] = ()) -> Any:
     """Give back the value that `encode_value` was given.
 
     Parameters
     ----------
     document : object
         Parsed JSON.
+    items : sequence, optional
+        What `hold` took, by its number.
 
     Returns
     -------
@@ -112,31 +127,31 @@ def decode_value(document: Any) -> Any:
     {'range': (0, 1), 'names': {'a'}}
     """
     if isinstance(document, list):
-        return [decode_value(item) for item in document]
+        return [decode_value(item, items) for item in document]
     if not isinstance(document, dict):
         return document
     if TAG not in document:
-        return {key: decode_value(item) for key, item in document.items()}
+        return {key: decode_value(item, items) for key, item in document.items()}
     try:
         decode = _DECODERS.get(document[TAG])
-        return decode_attribute(document) if decode is None else decode(document)
-    except (AttributeError, KeyError, TypeError, ValueError, decimal.InvalidOperation) as error:
+        return decode_attribute(document) if decode is None else decode(document, items)
+    except (AttributeError, LookupError, TypeError, ValueError, decimal.InvalidOperation) as error:
         if isinstance(error, NotStoredError | InvalidInputError):
             raise
         raise InvalidInputError(f"a value tagged {document[TAG]!r:.80} is malformed: {error}") from error
 
 
-def _within(value: Any, step: str) -> Any:
+def _within(value: Any, step: str, hold: Hold = _hold_nothing) -> Any:
     try:
-        return encode_value(value)
+        return encode_value(value, hold)
     except UncacheableError as error:
         raise error.within(step) from None
 
 
-def _encode_dict(value: dict[Any, Any]) -> dict[str, Any]:
+def _encode_dict(value: dict[Any, Any], hold: Hold) -> dict[str, Any]:
     if TAG not in value and all(type(key) is str for key in value):
-        return {key: _within(item, repr(key)) for key, item in value.items()}
-    items = [[_within(key, "a key"), _within(item, repr(key))] for key, item in value.items()]
+        return {key: _within(item, repr(key), hold) for key, item in value.items()}
+    items = [[_within(key, "a key"), _within(item, repr(key), hold)] for key, item in value.items()]
     return {TAG: "dict", "items": items}
 
 
@@ -154,7 +169,7 @@ def _encode_aware(value: datetime) -> dict[str, Any]:
     }
 
 
-def _encode_instance(value: Any) -> dict[str, Any]:
+def _encode_instance(value: Any, hold: Hold) -> dict[str, Any]:
     kind = type(value)
     where = {"module": kind.__module__, "name": kind.__qualname__}
     if _find_class(where) is not kind:
@@ -168,7 +183,8 @@ def _encode_instance(value: Any) -> dict[str, Any]:
             raise UncacheableError(f"{value!r} is no single member of its enumeration, and has no JSON form")
         return {TAG: "enum", **where, "member": value.name}
     if isinstance(value, tuple) and hasattr(kind, "_fields"):
-        return {TAG: "named", **where, "items": [_within(item, f"[{at}]") for at, item in enumerate(value)]}
+        items = [_within(item, f".{name}", hold) for name, item in zip(kind._fields, value, strict=True)]
+        return {TAG: "named", **where, "items": items}
     if dataclasses.is_dataclass(value):
         names = [field.name for field in dataclasses.fields(value)]
         besides = set(getattr(value, "__dict__", ())) - set(names)
@@ -177,7 +193,7 @@ def _encode_instance(value: Any) -> dict[str, Any]:
                 f"an instance of {kind.__qualname__} holds more than its fields ({sorted(besides)}), and would come back "
                 "without it; register a format with daskcache.formats.register"
             )
-        fields = {name: _within(getattr(value, name), f".{name}") for name in names}
+        fields = {name: _within(getattr(value, name), f".{name}", hold) for name in names}
         return {TAG: "dataclass", **where, "fields": fields}
     raise UncacheableError(
         f"a value of type {kind.__module__}.{kind.__qualname__} has no JSON form; return plain values or a dataclass, "
@@ -204,19 +220,19 @@ def _class_of(document: Mapping[str, Any], is_right: Callable[[type], bool]) -> 
     return found
 
 
-def _decode_items(make: Callable[[list[Any]], Any], document: Mapping[str, Any]) -> Any:
-    return make([decode_value(item) for item in document["items"]])
+def _decode_items(make: Callable[[list[Any]], Any], document: Mapping[str, Any], items: Sequence[Any]) -> Any:
+    return make([decode_value(item, items) for item in document["items"]])
 
 
-def _decode_named(document: Mapping[str, Any]) -> Any:
+def _decode_named(document: Mapping[str, Any], items: Sequence[Any]) -> Any:
     kind = _class_of(document, lambda kind: issubclass(kind, tuple) and hasattr(kind, "_fields"))
-    items = [decode_value(item) for item in document["items"]]
-    if len(items) != len(kind._fields):
+    values = [decode_value(item, items) for item in document["items"]]
+    if len(values) != len(kind._fields):
         raise _changed(document)
-    return tuple.__new__(kind, items)
+    return tuple.__new__(kind, values)
 
 
-def _decode_dataclass(document: Mapping[str, Any]) -> Any:
+def _decode_dataclass(document: Mapping[str, Any], items: Sequence[Any]) -> Any:
     kind = _class_of(document, dataclasses.is_dataclass)
     fields = document["fields"]
     if set(fields) != {field.name for field in dataclasses.fields(kind)}:
@@ -224,7 +240,7 @@ def _decode_dataclass(document: Mapping[str, Any]) -> Any:
     made = object.__new__(kind)
     for name, item in fields.items():
         # As it was, whatever the class would make of it when it is called.
-        object.__setattr__(made, name, decode_value(item))
+        object.__setattr__(made, name, decode_value(item, items))
     return made
 
 
@@ -232,22 +248,25 @@ def _changed(document: Mapping[str, Any]) -> NotStoredError:
     return NotStoredError(f"the fields of {document['module']}.{document['name']} are not what they were")
 
 
-def _decode_aware(document: Mapping[str, Any]) -> datetime:
+def _decode_aware(document: Mapping[str, Any], items: Sequence[Any]) -> datetime:
     from zoneinfo import ZoneInfo
 
     zone = UTC if document["zone"] is None else ZoneInfo(document["zone"])
     return datetime.fromisoformat(document["text"]).replace(tzinfo=zone, fold=document["fold"])
 
 
-_DECODERS: dict[str, Callable[[dict[str, Any]], Any]] = {
+_DECODERS: dict[str, Callable[[dict[str, Any], Sequence[Any]], Any]] = {
     **{kind.__name__: partial(_decode_items, make) for kind, make in _SEQUENCES.items()},
-    "dict": lambda document: {decode_value(key): decode_value(item) for key, item in document["items"]},
-    "slice": lambda document: slice(*map(decode_value, document["items"])),
-    "range": lambda document: range(*map(decode_value, document["items"])),
+    "item": lambda document, items: items[document["at"]],
+    "dict": lambda document, items: {
+        decode_value(key): decode_value(item, items) for key, item in document["items"]
+    },
+    "slice": lambda document, items: slice(*map(decode_value, document["items"])),
+    "range": lambda document, items: range(*map(decode_value, document["items"])),
     "aware": _decode_aware,
-    "time": lambda document: time.fromisoformat(document["text"]).replace(fold=document["fold"]),
-    "decimal": lambda document: decimal.Decimal(document["text"]),
-    "enum": lambda document: _class_of(document, lambda kind: issubclass(kind, enum.Enum)).__members__[
+    "time": lambda document, items: time.fromisoformat(document["text"]).replace(fold=document["fold"]),
+    "decimal": lambda document, items: decimal.Decimal(document["text"]),
+    "enum": lambda document, items: _class_of(document, lambda kind: issubclass(kind, enum.Enum)).__members__[
         document["member"]
     ],
     "named": _decode_named,

@@ -14,9 +14,10 @@ from daskcache.catalog.documents import Documents
 from daskcache.catalog.layout import entry_key
 from daskcache.catalog.versions import expiry_of
 from daskcache.config import Settings
-from daskcache.datasets import PackedBlocks, assemble
-from daskcache.formats import Format, read_value
-from daskcache.formats.frames import is_frame, open_frame
+from daskcache.datasets import PackedBlocks
+from daskcache.formats import Format
+from daskcache.formats.frames import is_frame
+from daskcache.formats.opening import open_stored
 from daskcache.functions.keys import Call
 from daskcache.functions.memory import MEMORY, RememberedBlocks, copy_value, size_of
 from daskcache.functions.options import Options
@@ -117,7 +118,9 @@ def recall(
         return Recalled(None, sources, f"{stores.describe(settings.store).rstrip('/')}/{where}")
     if kept is not None and kept.has_value:
         return Recalled(copy_value(kept.value), sources)
-    value, is_lazy = _open(manifest, catalog.root_of(manifest), options.memoize, form)
+    blocks = RememberedBlocks if options.memoize else None
+    value = open_stored(manifest, catalog.root_of(manifest), blocks, form)
+    is_lazy = is_frame(manifest) or any(not variable.in_memory for variable in manifest.variables)
     if options.retry_null and value is None:
         return None
     if options.memoize:
@@ -179,13 +182,3 @@ def _find_gone(manifest: Manifest, root: str) -> str | None:
             if listing.find(block) is None:
                 return f"{block.key} is gone"
     return None
-
-
-def _open(manifest: Manifest, root: str, memoize: bool, form: Format | None) -> tuple[Any, bool]:
-    """Give a stored value, and whether it is read only when it is computed."""
-    if is_frame(manifest):
-        return open_frame(manifest, root), True
-    if manifest.kind in ("table", "value"):
-        return read_value(manifest, root, form), False
-    is_lazy = any(not variable.in_memory for variable in manifest.variables)
-    return assemble(manifest, root, RememberedBlocks if memoize else None), is_lazy

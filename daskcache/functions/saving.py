@@ -20,11 +20,12 @@ from daskcache.datasets import PackedBlocks
 from daskcache.errors import SourceChangedError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats import Format, draft_value, find_format
+from daskcache.formats.containers import split_container
 from daskcache.formats.frames import draft_frame, is_dask_frame
 from daskcache.functions.keys import Call
 from daskcache.functions.options import Definition
 from daskcache.functions.sources import Sources, read_sources, trace_lazy
-from daskcache.parts import rechunk
+from daskcache.parts import Parts, rechunk, split
 from daskcache.persist import store_object
 from daskcache.pool import StoredBlock
 from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_run
@@ -121,12 +122,17 @@ def save(result: Any, call: Call, settings: Settings, definition: Definition, de
         if definition.chunks is not None and not isinstance(result, np.ndarray):
             result = rechunk(result, definition.chunks)
         store_object(result, call.entry, settings, describe, details.hints)
-        return Saved(_is_lazy(result), sources)
+        return Saved(_is_lazy(split(result)), sources)
     if form is None and is_dask_frame(result):
         fingerprinter = _read_graph(result, settings)
         _publish(lambda: draft_frame(result, settings, describe(fingerprinter)), call.entry, settings)
         return Saved(True, sources)
     found = form or find_format(result)
+    parts = split_container(result, definition.chunks) if form is None and found.name == "json" else None
+    if parts is not None:
+        trace_lazy(parts, lazily)
+        store_object(parts, call.entry, settings, describe, details.hints)
+        return Saved(_is_lazy(parts), sources)
     _publish(lambda: draft_value(result, found, settings, describe(None)), call.entry, settings)
     return Saved(False, sources)
 
@@ -158,23 +164,13 @@ def _read_graph(value: Any, settings: Settings) -> Fingerprinter:
     return fingerprinter
 
 
-def _is_lazy(value: Any) -> bool:
-    if isinstance(value, np.ndarray):
-        return False
-    if isinstance(value, da.Array):
-        return True
-    nodes = value.subtree if isinstance(value, xr.DataTree) else (value,)
-    datasets = [node.to_dataset() if isinstance(node, xr.DataTree) else node for node in nodes]
-    variables = [
-        variable
-        for dataset in datasets
-        for variable in (
-            dataset.variables.values()
-            if isinstance(dataset, xr.Dataset)
-            else (dataset.variable, *(coord.variable for coord in dataset.coords.values()))
-        )
-    ]
-    return any(not isinstance(xr.NamedArray.data.fget(one), np.ndarray) for one in variables)  # type: ignore[attr-defined]
+def _is_lazy(parts: Parts) -> bool:
+    """Whether something of it is not in memory. Of xarray's own lazy arrays nothing is read to find out."""
+    return any(
+        not isinstance(xr.NamedArray.data.fget(variable), np.ndarray)  # type: ignore[attr-defined]
+        for dataset in parts.datasets.values()
+        for variable in dataset.variables.values()
+    )
 
 
 def _publish(make: Callable[[], Draft], entry: str, settings: Settings) -> None:

@@ -16,6 +16,7 @@ from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.files import FileSource
 from daskcache.fingerprint.sources_base import ArrayOrigin, MemoryOrigin, Origin, survey_of
 from daskcache.fingerprint.sources_zarr import ZarrOrigin
+from daskcache.parts import Parts
 
 __all__ = ["Sources", "collecting", "find_changed", "note", "read_sources", "trace_lazy"]
 
@@ -162,6 +163,9 @@ def _variables(value: Any) -> Iterator[xr.Variable]:
         yield from (coord.variable for coord in value.coords.values())
     elif isinstance(value, xr.Dataset):
         yield from value.variables.values()
+    elif isinstance(value, Parts):
+        for dataset in value.datasets.values():
+            yield from dataset.variables.values()
     elif isinstance(value, xr.DataTree):
         for node in value.subtree:
             yield from node.to_dataset(inherit=False).variables.values()
