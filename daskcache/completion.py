@@ -26,6 +26,7 @@ from daskcache.dask_internals import (
 from daskcache.errors import CorruptChunkError, SourceChangedError, StoreError, UncacheableError, warn_once
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
+from daskcache.journal import expect
 from daskcache.outputs import Form, OutputPlace, Pack, form_of
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock
@@ -143,6 +144,8 @@ def list_outputs(
     place: Callable[[Key], OutputPlace],
     fingerprinter: Fingerprinter,
     run: str,
+    *,
+    here: bool = True,
 ) -> HighLevelGraph:
     """Add what lists the blocks that are stored because somebody computes them.
 
@@ -160,12 +163,15 @@ def list_outputs(
         Knows what was seen of the sources.
     run : str
         The run's id.
+    here : bool, optional
+        Whether the graph is planned where it is wanted, and not on a scheduler.
 
     Returns
     -------
     HighLevelGraph
-        The task that puts blocks together lists them as well. Of blocks that no such task is given there is one more
-        small task each, one that lists them, and an output that waits for it.
+        The task that puts blocks together lists them as well. Blocks that no such task is given are listed by the process
+        that stores the last of them, without a task. On a cluster, where none has all of them, there is one more small
+        task each, one that lists them, and an output that waits for it.
     """
     layers, dependencies = dict(dsk.layers), {name: set(deps) for name, deps in dsk.dependencies.items()}
     watch = Watch.of(fingerprinter)
@@ -188,6 +194,9 @@ def list_outputs(
             _wrap(layers, dependencies, (key, key), _list_after, pack(direct), List(*map(TaskRef, direct)))
             for block in direct:
                 del rest[block]
+    if here:
+        expect(run, rest.values(), watch)
+        return HighLevelGraph(layers, dependencies)
     output = _terminal(outputs, layers, dependencies) if rest else None
     if output is not None:
         _append(

@@ -19,7 +19,8 @@ from dask.utils import key_split
 
 from daskcache.dask_internals import GETTERS, Alias, DataNode, Key, Task
 from daskcache.errors import NotStoredError, StoreError
-from daskcache.outputs import OutputPlace, form_of, keep_output, note_weighed
+from daskcache.journal import note_weighed
+from daskcache.outputs import OutputPlace, form_of, keep_output
 from daskcache.pool import StoredBlock
 from daskcache.reports import note
 from daskcache.sharing import run_looking

@@ -36,6 +36,7 @@ from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
 from daskcache.graph import substitute, without_doubles
 from daskcache.guards import guard_sources
+from daskcache.journal import list_pending
 from daskcache.lacking import run_plainly
 from daskcache.narrowing import narrow_reads
 from daskcache.outputs import find_outputs, keep_layer, keep_task
@@ -176,6 +177,7 @@ def _rewrite(
         dsk = HighLevelGraph.from_collections(f"graph-{id(dsk)}", dsk, dependencies=())
     dsk = without_doubles(dsk)
     checkpoints = find_checkpoints(dsk)
+    list_pending()
     index: Any = Catalog.of(settings).token_index() if may_read(settings) else {}
     stores_outputs = settings.policy != "checkpoints" and may_write(settings)
     if not checkpoints and not len(index) and not stores_outputs:
@@ -231,7 +233,9 @@ def _rewrite(
         rewritten = guard_sources(rewritten, tokens)
     kept = {key: target for key, target in plan.writes.items() if isinstance(target, bytes)}
     if kept:
-        rewritten = list_outputs(rewritten, outputs, kept, finder.place, tokens.fingerprinter, run)
+        rewritten = list_outputs(
+            rewritten, outputs, kept, finder.place, tokens.fingerprinter, run, here=client is None
+        )
     weighing: Callable[[Any], Any] = _leave
     if weighs:
         place = functools.partial(finder.place_of_intermediate, plan)

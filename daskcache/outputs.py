@@ -7,7 +7,6 @@ a form of its own, and what was stored is listed in a pack, by token.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,19 +14,18 @@ from typing import Any
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
 
-from daskcache.catalog import Listed, put_pack
+from daskcache import journal
+from daskcache.catalog import Listed
 from daskcache.chunks import ChunkSpec, group_of
 from daskcache.config import Codecs
 from daskcache.dask_internals import Alias, Blockwise, DataNode, Key, Task, TaskRef, blockwise_token
-from daskcache.errors import StoreError, UncacheableError, warn_of_defect, warn_once
+from daskcache.errors import UncacheableError
 from daskcache.fingerprint.watch import Watch
 from daskcache.graph import ONLY_ELEMENT, BlockLookup, StoredBlocks
-from daskcache.listing import Listing
 from daskcache.pool import StoredBlock
 from daskcache.reports import note
 from daskcache.tokens import GraphTokens, has_effect
-from daskcache.weighed import Weighed, merge, to_counts
-from daskcache.writing import Writer, try_to_keep, unstored_in
+from daskcache.writing import Writer, try_to_keep
 
 __all__ = [
     "Form",
@@ -38,7 +36,6 @@ __all__ = [
     "keep_layer",
     "keep_output",
     "keep_task",
-    "note_weighed",
 ]
 
 logger = logging.getLogger("daskcache")
@@ -47,8 +44,6 @@ Form = tuple[tuple[int, ...] | None, np.dtype[Any]]
 """A block's shape and dtype; no shape for an array without dimensions, which is no scalar."""
 
 _FINALIZE = "finalize-"
-_FLUSH_S = 2.0
-_MOST_JOURNALS = 8
 
 
 def find_outputs(dsk: HighLevelGraph, tokens: GraphTokens, wanted: Iterable[Key]) -> set[Key]:
@@ -209,6 +204,12 @@ def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) ->
     object
         The block; where another writer stored other bytes under its token before, those.
     """
+    kept = _keep(block, place, token, writer)
+    journal.note_done(writer.run, token)
+    return kept
+
+
+def _keep(block: Any, place: OutputPlace, token: bytes, writer: Writer) -> Any:
     form = form_of(block)
     if form is None:
         logger.info("a block of type %s is not stored", type(block))
@@ -224,7 +225,7 @@ def keep_output(block: Any, place: OutputPlace, token: bytes, writer: Writer) ->
         note(writer.run, computed=1, unstored=1)
         return block
     if receipt is not None:
-        _journal_of(writer.run).note(target, place, receipt.checksum)
+        journal.note_stored(writer.run, target, place.namespace, receipt.checksum or 0)
     return kept.reshape(()) if is_only else kept
 
 
@@ -325,15 +326,7 @@ class Pack:
         forms : sequence of tuple or None
             What each block turned out to be.
         """
-        changed = self.watch.find_changed()
-        if changed is not None:
-            warn_once(
-                f"what was stored is not listed, so that it is not found: {changed}",
-                about=unstored_in(self.run),
-            )
-            return
-        targets, weighed = _journal_of(self.run).take()
-        noted = {row.block.token for rows in targets.values() for row in rows}
+        found: dict[journal.Spot, list[Listed]] = {}
         for number, (place, form) in enumerate(zip(self.places, forms, strict=True)):
             token = self.tokens[20 * number : 20 * number + 20]
             try:
@@ -341,89 +334,6 @@ class Pack:
             except UncacheableError as error:
                 logger.info("a block is not stored: %s", error)
                 continue
-            if target is not None and token not in noted:
-                targets.setdefault(place, []).append(Listed(target))
-        _list_stored(targets, self.run, weighed)
-
-
-def _list_stored(
-    targets: Mapping[OutputPlace, Sequence[Listed]], run: str, weighed: Mapping[str, Weighed]
-) -> None:
-    found: dict[tuple[str, str], list[Listed]] = {}
-    try:
-        for place, rows in targets.items():
-            listing = Listing(place.root)
-            stored = ((listing.find(row.block), row.checksum) for row in rows)
-            found.setdefault((place.root, place.namespace), []).extend(
-                Listed(block, checksum) for block, checksum in stored if block is not None
-            )
-        for (root, namespace), listed in found.items():
-            put_pack(root, namespace, listed, weighed)
-    except StoreError as error:
-        warn_once(
-            f"the result is right, but what was stored of it is not listed: {error}", about=unstored_in(run)
-        )
-    except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
-        warn_of_defect("what was stored is not listed", error)
-
-
-@dataclass(slots=True, eq=False)
-class _Journal:
-    """What this process has stored in one run and not listed: of a run that is killed the rest is lost."""
-
-    run: str
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    pending: dict[OutputPlace, list[Listed]] = field(default_factory=dict)
-    weighed: dict[str, Weighed] = field(default_factory=dict)
-
-    def note(self, target: StoredBlock, place: OutputPlace, checksum: int | None) -> None:
-        with self.lock:
-            is_first = not self.pending
-            self.pending.setdefault(place, []).append(Listed(target, checksum or 0))
-        if is_first:
-            # One document for all that some seconds bring.
-            timer = threading.Timer(_FLUSH_S, self.flush)
-            timer.daemon = True
-            timer.start()
-
-    def weigh(self, layer: str, found: Weighed) -> None:
-        with self.lock:
-            self.weighed = merge(self.weighed, to_counts(layer, found))
-
-    def take(self) -> tuple[dict[OutputPlace, list[Listed]], dict[str, Weighed]]:
-        with self.lock:
-            pending, self.pending = self.pending, {}
-            weighed, self.weighed = self.weighed, {}
-            return pending, weighed
-
-    def flush(self) -> None:
-        pending, weighed = self.take()
-        _list_stored(pending, self.run, weighed)
-
-
-def note_weighed(run: str, layer: str, found: Weighed) -> None:
-    """Remember what a block cost, for the next pack that this process makes.
-
-    Parameters
-    ----------
-    run : str
-        The run's id.
-    layer : str
-        The block's layer, as people see it.
-    found : Weighed
-        What was measured.
-    """
-    _journal_of(run).weigh(layer, found)
-
-
-_journals: dict[str, _Journal] = {}
-_lock = threading.Lock()
-
-
-def _journal_of(run: str) -> _Journal:
-    with _lock:
-        if run not in _journals:
-            while len(_journals) >= _MOST_JOURNALS:
-                del _journals[next(iter(_journals))]
-            _journals[run] = _Journal(run)
-        return _journals[run]
+            if target is not None:
+                found.setdefault((place.root, place.namespace), []).append(Listed(target))
+        journal.list_with(self.run, found, self.watch)

@@ -306,7 +306,7 @@ PLACES = {
     "behind the optimizer": ("optimizer.look_first", "nothing is loaded or stored, and all is computed"),
     "weighing": ("optimizer.weigh", "nothing is loaded or stored, and all is computed"),
     "writing": ("writing.write_block", "a block was computed and is not stored"),
-    "listing": ("outputs.put_pack", "what was stored is not listed"),
+    "listing": ("journal.put_pack", "what was stored is not listed"),
 }
 
 

@@ -311,7 +311,7 @@ def fail_at_the_third(block):
 
 def test_a_run_that_fails_keeps_what_it_listed(store_root, monkeypatch):
     """As one that is killed: what was stored some time ago is listed already."""
-    monkeypatch.setattr("daskcache.outputs._FLUSH_S", 0.3)
+    monkeypatch.setattr("daskcache.journal._FLUSH_S", 0.3)
     with daskcache.activate(policy="outputs"), dask.config.set(scheduler="sync"):
         with pytest.raises(RuntimeError, match="this one"):
             produced(fail_at_the_third).compute()
