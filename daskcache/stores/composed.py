@@ -17,7 +17,7 @@ from zarr.buffer import default_buffer_prototype
 from daskcache.stores.driven import Driven
 from daskcache.stores.keys import check_inside
 
-__all__ = ["Composed"]
+__all__ = ["Composed", "later"]
 
 _MAX_THREADS = 32
 
@@ -32,7 +32,21 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_threads.cache_clear)
 
 
-async def _later[T](call: Callable[..., T], *args: Any) -> T:
+async def later[T](call: Callable[..., T], *args: Any) -> T:
+    """Make a call in a thread.
+
+    Parameters
+    ----------
+    call : callable
+        What is called.
+    *args : object
+        With these.
+
+    Returns
+    -------
+    object
+        What it returns.
+    """
     return await asyncio.get_running_loop().run_in_executor(_threads(), call, *args)
 
 
@@ -73,7 +87,7 @@ class Composed(Driven, Store):
         byte_range: ByteRequest | None = None,
     ) -> ZarrBuffer | None:
         """Read an object or a part of it."""
-        return await _later(lambda: self.get_sync(key, prototype=prototype, byte_range=byte_range))
+        return await later(lambda: self.get_sync(key, prototype=prototype, byte_range=byte_range))
 
     async def get_partial_values(
         self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
@@ -83,24 +97,24 @@ class Composed(Driven, Store):
 
     async def exists(self, key: str) -> bool:
         """Tell whether an object is there."""
-        return await _later(self.has_object, check_inside(key))
+        return await later(self.has_object, check_inside(key))
 
     async def set(self, key: str, value: ZarrBuffer) -> None:
         """Put an object."""
-        await _later(self.set_sync, key, value)
+        await later(self.set_sync, key, value)
 
     async def set_if_not_exists(self, key: str, value: ZarrBuffer) -> None:
         """Put an object unless it is there."""
         self._check_writable()
-        await _later(self.create_object, check_inside(key), _bytes_of(value))
+        await later(self.create_object, check_inside(key), _bytes_of(value))
 
     async def delete(self, key: str) -> None:
         """Remove an object."""
-        await _later(self.delete_sync, key)
+        await later(self.delete_sync, key)
 
     async def getsize(self, key: str) -> int:
         """Give an object's size in bytes."""
-        size = await _later(self.size_object, check_inside(key))
+        size = await later(self.size_object, check_inside(key))
         if size is None:
             raise FileNotFoundError(key)
         return size
@@ -112,13 +126,13 @@ class Composed(Driven, Store):
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """List the keys that begin with a prefix."""
-        for key in await _later(lambda: [*self.walk(check_inside(prefix))]):
+        for key in await later(lambda: [*self.walk(check_inside(prefix))]):
             yield key
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """List what lies directly under a prefix."""
         where = check_inside(prefix).rstrip("/")
-        for name in await _later(lambda: sorted({*self.list_here(where), *self.list_dirs(where)})):
+        for name in await later(lambda: sorted({*self.list_here(where), *self.list_dirs(where)})):
             yield name
 
 

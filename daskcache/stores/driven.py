@@ -14,12 +14,12 @@ type Listed = dict[str, tuple[int, float | None]]
 
 
 class Driven(ABC):
-    """A store that is composed of others."""
+    """A store that is composed of others, or is of our own making."""
 
     @property
     @abstractmethod
     def home(self) -> Store:
-        """The store whose word counts, and whose name stands for all."""
+        """The store whose word counts, and whose name stands for all; of one that is not composed, itself."""
 
     @abstractmethod
     def takes(self, nbytes: int) -> bool:

@@ -15,6 +15,9 @@ __all__ = ["redact", "translating"]
 
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG})
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+# What clients call it that number no errors: obstore's, and redis-py's.
+_DENIED_NAMES = frozenset({"PermissionDeniedError", "NoPermissionError", "ReadOnlyError"})
+_FULL_NAMES = frozenset({"OutOfMemoryError"})
 
 # Passwords may have slashes, as Amazon's keys have; paths may end in "@".
 _USER = re.compile(r"(?<=://)(?:[^/@\s]*@|[^/@\s:]*:[^@\s]*@(?=[^/\s]))")
@@ -92,12 +95,13 @@ def translating(root: str, action: str, *, writes: bool = False) -> Iterator[Non
 def _translate(error: Exception, root: str, action: str, writes: bool) -> StoreError:
     code = getattr(error, "errno", None)
     reason = _reason(error)
-    if code in _FULL:
+    name = type(error).__name__
+    if code in _FULL or name in _FULL_NAMES:
         return StoreFullError(
             f"store {root} is full: cannot {action} ({reason}); "
             "free space there, or name another root in `daskcache.store`"
         )
-    denied = isinstance(error, PermissionError) or type(error).__name__ == "PermissionDeniedError"
+    denied = isinstance(error, PermissionError) or name in _DENIED_NAMES
     if writes and (denied or code in _DENIED):
         return ReadOnlyError(
             f"store {root} takes no writes: cannot {action} ({reason}); "

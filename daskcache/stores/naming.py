@@ -36,7 +36,7 @@ def describe(store: Store | str | os.PathLike[str]) -> str:
     """
     if isinstance(store, LocalStore):
         return str(store.root)
-    if isinstance(store, Driven):
+    if isinstance(store, Driven) and store.home is not store:
         return describe(store.home)
     if isinstance(store, FsspecStore):
         protocol = store.fs.protocol

@@ -419,7 +419,7 @@ def free_bytes(store: Store) -> int | None:
     >>> free_bytes(stores.open("memory://doc-free")) is None
     True
     """
-    if isinstance(store, Driven):
+    if isinstance(store, Driven) and store.home is not store:
         return free_bytes(store.home)
     if not isinstance(store, LocalStore):
         return None

@@ -14,7 +14,7 @@ from daskcache.stores import remote
 from daskcache.stores.keys import check_inside
 from daskcache.stores.local import PARTIAL
 
-__all__ = ["BucketStore", "DiskStore", "FileSystemStore", "NamedMemoryStore"]
+__all__ = ["BucketStore", "ByRoot", "DiskStore", "FileSystemStore", "NamedMemoryStore"]
 
 # What comes next in the order of classes is Zarr's store, which the type checker cannot know here.
 _Next: Any = object
@@ -147,7 +147,7 @@ class NamedMemoryStore(MemoryStore):
         return _open_again, (self.daskcache_root, self.read_only)
 
 
-class _ByRoot:
+class ByRoot:
     """A mixin: what is pickled is what opens the store again, never what it was opened with."""
 
     read_only: bool
@@ -173,7 +173,7 @@ class _ByRoot:
         return _open_again, (self.daskcache_root, self.read_only)
 
 
-class FileSystemStore(_ByRoot, _Inside, FsspecStore):  # type: ignore[misc]
+class FileSystemStore(ByRoot, _Inside, FsspecStore):  # type: ignore[misc]
     """A store through one of fsspec's file systems."""
 
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
@@ -182,7 +182,7 @@ class FileSystemStore(_ByRoot, _Inside, FsspecStore):  # type: ignore[misc]
         await remote.create_with_fsspec(self, check_inside(key), value.to_bytes())
 
 
-class BucketStore(_ByRoot, _Inside, ObjectStore[Any]):
+class BucketStore(ByRoot, _Inside, ObjectStore[Any]):
     """A bucket through obstore."""
 
     def __str__(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import threading
@@ -20,20 +21,20 @@ from daskcache.stores.levels import Level, Levels
 from daskcache.stores.limit import Limit
 from daskcache.stores.naming import describe
 from daskcache.stores.opened import BucketStore, DiskStore, FileSystemStore, NamedMemoryStore
+from daskcache.stores.served import Served
 
 __all__ = ["POOL_KEYS", "describe", "open_store"]
 
 POOL_KEYS = r"(?:^|/)(?:chunks/[0-9a-f]{4}/[0-9a-f]+|@/[0-9a-f]+\.(?:json|idx))\Z"
 """Keys of a store of ours whose objects never change once they are there."""
 
-_EXTRAS = {
-    "s3": "s3",
-    "s3a": "s3",
-    "gs": "gcs",
-    "gcs": "gcs",
-    "sftp": "sftp",
-    "ssh": "sftp",
-    "redis": "redis",
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+
+# Stores of our own by scheme. Their modules import what talks to the server when a store is made.
+_OURS: dict[str, tuple[str, str]] = {
+    **dict.fromkeys(("redis", "rediss", "unix"), ("daskcache.stores.redis", "RedisStore")),
+    **dict.fromkeys(("sftp", "ssh"), ("daskcache.stores.sftp", "SftpStore")),
+    **dict.fromkeys(("http", "https"), ("daskcache.stores.http", "HttpStore")),
 }
 
 # Both live as long as the process. Connections do not survive a fork, content in memory may.
@@ -68,15 +69,15 @@ def open_store(
     Parameters
     ----------
     url : str or path
-        A path, ``file://``, ``memory://<name>`` (of this process), ``s3://``, ``gs://`` or any URL that fsspec
-        knows; or what `daskcache.locations.to_root` takes: a mapping with options, a sequence of levels.
+        A path, ``file://``, ``memory://<name>`` (of this process), ``s3://``, ``gs://``, ``redis://``, ``sftp://``,
+        ``http://`` (to read) or any URL that fsspec knows; or what `daskcache.locations.to_root` takes: a mapping with options, a sequence of levels.
     read_only : bool, optional
         Whether writes are refused.
     client : {"fsspec", "obstore"}, optional
         What talks to a bucket. By default obstore to S3 where it is installed and has a word for each option,
-        else fsspec.
+        stores of our own to Redis and over SFTP and HTTP, else fsspec.
     **storage_options
-        fsspec's, for remote stores; with either client. Credentials are ambient unless they are given here or
+        fsspec's, for remote stores, with either client; of stores of our own those in ``docs/stores.md``. Credentials are ambient unless they are given here or
         by a function declared with `daskcache.secret`.
 
     Returns
@@ -196,6 +197,10 @@ def _local_path(url: str) -> str | None:
 def _open_remote(
     url: str, read_only: bool, client: str | None, options: dict[str, Any], root: str | None
 ) -> Store:
+    if client is None and (ours := _OURS.get(url.partition("://")[0])) is not None:
+        made: Served = getattr(importlib.import_module(ours[0]), ours[1])(url, options, read_only=read_only)
+        made.root_or_none = root
+        return made
     scheme = url.partition("://")[0].rpartition("::")[2]
     store: FileSystemStore | BucketStore | None = None
     # obstore's threads do not survive a fork: a child would wait for ever.

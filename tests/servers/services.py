@@ -1,0 +1,161 @@
+"""Redis, sshd and nginx on 127.0.0.1, and what names a store on each as `Bucket` does for buckets."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.servers.harness import Bucket, Server, free_port
+
+
+@dataclass
+class Service(Server):
+    """A server with a directory of its own."""
+
+    directory: Path = Path("/not/there")
+
+    def close(self) -> None:
+        super().close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def redis(*options: str) -> Service:
+    """A Redis that keeps what it has on disk, so that it comes back with it."""
+    port, directory = free_port(), Path(tempfile.mkdtemp(prefix="tests-redis-"))
+    command = [
+        "redis-server",
+        "--bind",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--dir",
+        str(directory),
+        "--save",
+        "",
+    ]
+    command += ["--unixsocket", str(directory / "redis.sock"), "--appendonly", "yes", *options]
+    return Service(command, port, directory=directory)
+
+
+_SSHD = """
+Port {port}
+ListenAddress 127.0.0.1
+HostKey {directory}/host_key
+PidFile none
+AuthorizedKeysFile {directory}/authorized_keys
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+MaxStartups 100:30:200
+MaxSessions 100
+Subsystem sftp {sftp}
+{more}
+"""
+_SFTP_SERVER = "/usr/lib/openssh/sftp-server"
+
+
+def sshd(*options: str, more: str = "") -> Service:
+    """An sshd for the user who runs the tests, with a key for the host and one for the user."""
+    port, directory = free_port(), Path(tempfile.mkdtemp(prefix="tests-sshd-"))
+    for name in ("host_key", "user_key"):
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(directory / name)]
+        subprocess.run(make, check=True)
+    shutil.copy(directory / "user_key.pub", directory / "authorized_keys")
+    (directory / "files").mkdir()
+    sftp = " ".join([_SFTP_SERVER, *options])
+    (directory / "sshd_config").write_text(_SSHD.format(port=port, directory=directory, sftp=sftp, more=more))
+    # As root it takes another identity before a key is asked for, in a directory that Debian's service makes.
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", exist_ok=True)
+    program = shutil.which("sshd", path="/usr/sbin:/sbin:" + os.environ["PATH"]) or "sshd"
+    command = [program, "-D", "-e", "-f", str(directory / "sshd_config")]
+    server = Service(command, port, directory=directory)
+    trust(server, port)
+    return server
+
+
+def trust(server: Service, port: int) -> None:
+    """Note the host's key for a port, that of a proxy perhaps."""
+    kind, key, *_ = (server.directory / "host_key.pub").read_text().split()
+    with open(server.directory / "known_hosts", "a", encoding="ascii") as file:
+        file.write(f"[127.0.0.1]:{port} {kind} {key}\n")
+
+
+_NGINX = """
+daemon off;
+pid {directory}/nginx.pid;
+error_log {directory}/error.log;
+worker_processes 1;
+{user}
+events {{ worker_connections 512; }}
+http {{
+    access_log {directory}/access.log;
+    client_body_temp_path {directory}/body;
+    proxy_temp_path {directory}/proxy;
+    fastcgi_temp_path {directory}/fastcgi;
+    uwsgi_temp_path {directory}/uwsgi;
+    scgi_temp_path {directory}/scgi;
+    tcp_nodelay on;
+    server {{
+        listen 127.0.0.1:{port};
+        root {directory}/files;
+        location / {{ autoindex on; autoindex_format json; }}
+        location /html/ {{ alias {directory}/files/; autoindex on; }}
+        location /rounded/ {{ alias {directory}/files/; autoindex on; autoindex_exact_size off; }}
+        location /silent/ {{ alias {directory}/files/; }}
+        location /whole/ {{ alias {directory}/files/; autoindex on; autoindex_format json; max_ranges 0; }}
+        location /untagged/ {{ alias {directory}/files/; autoindex on; autoindex_format json; etag off; }}
+        location /forbidden/ {{ deny all; }}
+        location /guarded/ {{
+            alias {directory}/files/; autoindex on; autoindex_format json;
+            auth_basic "files"; auth_basic_user_file {directory}/passwords;
+        }}
+        location /moved/ {{ return 302 /; }}
+        location /broken/ {{ return 503; }}
+    }}
+}}
+"""
+
+
+def nginx() -> Service:
+    """An nginx that lists and serves a directory, in several ways."""
+    port, directory = free_port(), Path(tempfile.mkdtemp(prefix="tests-nginx-"))
+    (directory / "files").mkdir()
+    user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
+    (directory / "nginx.conf").write_text(_NGINX.format(port=port, directory=directory, user=user))
+    (directory / "passwords").write_text("someone:{PLAIN}open-sesame\n")
+    program = shutil.which("nginx", path="/usr/sbin:/sbin:" + os.environ["PATH"]) or "nginx"
+    command = [program, "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")]
+    return Service(command, port, directory=directory)
+
+
+class RedisPlace(Bucket):
+    """A prefix in a Redis."""
+
+    def root(self, path: str = "", endpoint: str | None = None, **options: Any) -> dict[str, Any]:
+        where = urlsplit(endpoint or self.server.endpoint).netloc
+        return {
+            "url": f"redis://{where}/0/{self.path}{path}",
+            "storage_options": {**self.options, **options},
+        }
+
+
+class SftpPlace(Bucket):
+    """A directory of an sshd."""
+
+    def root(self, path: str = "", endpoint: str | None = None, **options: Any) -> dict[str, Any]:
+        where = urlsplit(endpoint or self.server.endpoint)
+        directory = self.server.directory  # type: ignore[attr-defined]
+        trust(self.server, where.port or 22)  # type: ignore[arg-type]
+        named = {"key_filename": str(directory / "user_key"), "known_hosts": str(directory / "known_hosts")}
+        return {
+            "url": f"sftp://{where.netloc}{directory}/files/{self.path}{path}",
+            "storage_options": {**named, **self.options, **options},
+        }
