@@ -32,6 +32,7 @@ from daskcache.processors import Processor, region, select, timeseries
 from daskcache.runs import last_run
 from daskcache.secrets import secret
 from daskcache.status import status
+from daskcache.transfer import publish
 from daskcache.verify import verify
 
 __all__ = [
@@ -65,6 +66,7 @@ __all__ = [
     "open",
     "options",
     "persist",
+    "publish",
     "region",
     "secret",
     "select",

@@ -11,6 +11,7 @@ from daskcache.identity import token
 from daskcache.lazy import checkpoint
 from daskcache.persist import persist
 from daskcache.status import Status, status
+from daskcache.transfer import Published, publish_object
 
 __all__ = ["CacheAccessor"]
 
@@ -148,6 +149,47 @@ class CacheAccessor:
         array([0, 1, 2, 3])
         """
         return checkpoint(self._obj, name, namespace=namespace, store=store, hints=hints, expires=expires)
+
+    def publish(
+        self,
+        target: Any,
+        *,
+        namespace: str | None = None,
+        store: str | None = None,
+        overwrite: bool = False,
+        dry_run: bool = False,
+    ) -> Published:
+        """Bring a plain Zarr store up to date with the entry that the object was opened from or persisted as.
+
+        Parameters
+        ----------
+        target : str, path, mapping, sequence or zarr.abc.store.Store
+            Where nothing is yet, or what was published before.
+        namespace : str, optional
+            The entry's, instead of the configured one.
+        store : str, optional
+            The entry's, instead of the configured one.
+        overwrite : bool, optional
+            Whether a Zarr store that is there is removed first, whoever wrote it.
+        dry_run : bool, optional
+            Only tell what would be written.
+
+        Returns
+        -------
+        Published
+            Blocks and bytes by array; see `daskcache.publish`.
+
+        Examples
+        --------
+        >>> import dask.array as da
+        >>> ds = xr.Dataset({"t": ("x", da.arange(4, chunks=2))})
+        >>> kept = ds.cache.persist("numbers", store="memory://doc-accessor-publish")
+        >>> kept.cache.publish("memory://doc-accessor-publish.zarr", store="memory://doc-accessor-publish").chunks
+        2
+        """
+        return publish_object(
+            self._obj, target, namespace=namespace, store=store, overwrite=overwrite, dry_run=dry_run
+        )
 
     def status(self, *, store: str | None = None) -> Status:
         """Tell which blocks of the object are stored.

@@ -6,12 +6,12 @@ it runs.
 
 # First: without click, it says what to install.
 from daskcache.cli.group import cache  # isort: skip
-from daskcache.cli import demo, entries, export, forgetting, run, verify
+from daskcache.cli import demo, entries, export, forgetting, run, transfer, verify
 
 __all__ = ["cache", "main"]
 
 # Importing a module adds its commands to the group.
-_FAMILIES = (demo, entries, export, forgetting, run, verify)
+_FAMILIES = (demo, entries, export, forgetting, run, transfer, verify)
 
 
 def main() -> None:

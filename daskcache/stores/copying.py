@@ -72,7 +72,7 @@ class Route:
             Nothing has been asked of either store yet.
         """
         near = source
-        while isinstance(near, Driven):
+        while isinstance(near, Driven) and near.home is not near:
             near = near.home
         if isinstance(near, LocalStore) and isinstance(target, LocalStore):
             return cls(source, target, "linked", _linking(near, target))

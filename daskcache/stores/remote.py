@@ -392,11 +392,12 @@ def _create_with_obstore(store: ObjectStore[Any], key: str, data: Buffer) -> boo
 
 
 async def _list_slowly(store: Store, prefix: str) -> list[tuple[str, int]]:
-    names = {name async for name in store.list_dir(f"{prefix}/")}
-    keys = [f"{prefix}/{name}" for name in names]
+    below = f"{prefix}/" if prefix else ""
+    keys = [f"{below}{name}" for name in {name async for name in store.list_dir(below)}]
     return [(key, await store.getsize(key)) for key in keys if await store.exists(key)]
 
 
 async def _list_dirs_slowly(store: Store, prefix: str) -> list[str]:
-    names = {name async for name in store.list_dir(f"{prefix}/")}
-    return sorted([name for name in names if not await store.exists(f"{prefix}/{name}")])
+    below = f"{prefix}/" if prefix else ""
+    names = {name async for name in store.list_dir(below)}
+    return sorted([name for name in names if not await store.exists(f"{below}{name}")])
