@@ -12,7 +12,7 @@ from daskcache.errors import InvalidInputError, StoreError
 
 __all__ = ["conceal", "default_reference", "fetch", "hide", "is_secret", "secret"]
 
-_SETTINGS = ("storage_options",)
+_SETTINGS = ("storage_options", "database")
 
 _SECRET_NAME = re.compile(
     r"secret|token|password|passwd|passphrase|credential|signature|private|cookie|auth|"
@@ -37,7 +37,8 @@ def secret[F: Callable[[], Mapping[str, Any]]](setting: str) -> Callable[[F], F]
     ----------
     setting : str
         What the function gives: ``"storage_options"``, a mapping of fsspec's options for remote stores that name
-        no function and hold no credentials of their own.
+        no function and hold no credentials of their own; ``"database"``, a mapping of ``username``, ``password``
+        and other parts of the URL of the database that tables are kept in.
 
     Returns
     -------
@@ -64,10 +65,10 @@ def secret[F: Callable[[], Mapping[str, Any]]](setting: str) -> Callable[[F], F]
     >>> daskcache.secret("storage_option")
     Traceback (most recent call last):
         ...
-    daskcache.errors.InvalidInputError: a secret can be given for 'storage_options', not for 'storage_option'
+    daskcache.errors.InvalidInputError: a secret can be given for 'storage_options' and 'database', not for 'storage_option'
     """
     if setting not in _SETTINGS:
-        known = ", ".join(map(repr, _SETTINGS))
+        known = " and ".join(map(repr, _SETTINGS))
         raise InvalidInputError(f"a secret can be given for {known}, not for {setting!r}")
 
     def declare(function: F) -> F:
@@ -87,15 +88,20 @@ def _reference(function: Any) -> str:
     return f"{module}:{name}"
 
 
-def default_reference() -> str | None:
+def default_reference(setting: str = "storage_options") -> str | None:
     """Give the name of the function that was declared last.
+
+    Parameters
+    ----------
+    setting : str, optional
+        What it gives.
 
     Returns
     -------
     str or None
         ``module:name``; None where there is none.
     """
-    return _functions.get("storage_options")
+    return _functions.get(setting)
 
 
 def fetch(reference: str) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def fetch(reference: str) -> dict[str, Any]:
             found = getattr(found, step)
     except (ImportError, AttributeError) as error:
         raise StoreError(
-            f"the function {reference} that fetches the store's credentials cannot be imported in this process; "
+            f"the function {reference} that fetches credentials cannot be imported in this process; "
             "define it at the top of a module that is installed wherever the store is used"
         ) from error
     try:
@@ -135,8 +141,7 @@ def fetch(reference: str) -> dict[str, Any]:
         kind = f"gave {type(options).__name__}, not a mapping"
     if not isinstance(options, Mapping):
         raise StoreError(
-            f"the function {reference} that fetches the store's credentials failed ({kind}); "
-            "call it by itself to see why"
+            f"the function {reference} that fetches credentials failed ({kind}); call it by itself to see why"
         ) from None
     hide(options, everything=True)
     return dict(options)

@@ -118,7 +118,7 @@ def lower(table: Any, where: str) -> Any:
     Examples
     --------
     >>> import pyarrow as pa
-    >>> lower(pa.table({"a": pa.array([1, 2], "m8[s]")}), "SQL").schema.field("a").type
+    >>> lower(pa.table({"a": pa.array([1, 2], pa.duration("s"))}), "SQL").schema.field("a").type
     DataType(int64)
     """
     pa = arrow()

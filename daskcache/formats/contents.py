@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,6 @@ import pandas as pd
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats.base import find_format, get_format
-from daskcache.formats.columns import arrow
 from daskcache.formats.tables import read_parquet
 
 __all__ = ["Contents", "Wanted"]
@@ -113,8 +112,6 @@ class Contents:
             Of the same format.
         """
         index = dict(self.attrs.get("index") or {})
-        if not index:
-            return Contents(self.form, table, self.attrs)
         is_whole = not len(positions) or bool((np.diff(positions) == 1).all())
         if "range" in index:
             full = pd.RangeIndex(*index["range"])
@@ -122,32 +119,52 @@ class Contents:
             part = full[first : first + len(positions)] if is_whole else full[positions]
             is_range = isinstance(part, pd.RangeIndex)
             index = {"range": [part.start, part.stop, part.step]} if is_range else {"labels": part.tolist()}
+        elif "labels" in index:
+            index = {"labels": [index["labels"][position] for position in positions.tolist()]}
         elif not is_whole:
             index.pop("freq", None)
-        return Contents(self.form, table, {**self.attrs, "index": index})
+        attrs = {**self.attrs, "index": index} if "index" in self.attrs else self.attrs
+        return Contents(self.form, table, attrs)
 
-    def join(self, others: Sequence[Any]) -> Contents:
-        """Put the rows of several tables one behind the other, in the place of the own.
+    @property
+    def needs_positions(self) -> bool:
+        """Whether the index of some of the rows follows from their positions."""
+        return not {"range", "labels", "freq"}.isdisjoint(self.attrs.get("index") or {})
+
+    def joined(self, rows: int) -> Contents:
+        """Give what this is a part of, where several parts are one table.
 
         Parameters
         ----------
-        others : sequence of pyarrow.Table
+        rows : int
+            How many the table has.
+
+        Returns
+        -------
+        Contents
+            Without rows. A range as index counts all of them anew; no index has a frequency.
+        """
+        index = dict(self.attrs.get("index") or {})
+        index.pop("freq", None)
+        if not {"range", "labels"}.isdisjoint(index):
+            index = {"range": [0, rows, 1]}
+        attrs = {**self.attrs, "index": index} if "index" in self.attrs else self.attrs
+        return Contents(self.form, self.table.slice(0, 0), attrs)
+
+    def with_rows(self, table: Any) -> Contents:
+        """Put rows into it.
+
+        Parameters
+        ----------
+        table : pyarrow.Table
             With the own columns.
 
         Returns
         -------
         Contents
-            A range as index counts all rows anew; no index has a frequency.
+            Of which `value` makes an object.
         """
-        pa = arrow()
-        whole = pa.concat_tables(others) if others else self.table.slice(0, 0)
-        whole = whole.unify_dictionaries().replace_schema_metadata(self.table.schema.metadata)
-        index = dict(self.attrs.get("index") or {})
-        index.pop("freq", None)
-        if "range" in index:
-            index["range"] = [0, whole.num_rows, 1]
-        attrs = {**self.attrs, "index": index} if "index" in self.attrs else self.attrs
-        return Contents(self.form, whole, attrs)
+        return Contents(self.form, table.replace_schema_metadata(self.table.schema.metadata), self.attrs)
 
     def is_same(self, other: Any) -> bool:
         """Whether another table has the same columns, bit by bit.
