@@ -20,6 +20,9 @@ ok = sys.version_info[:2] >= (3, 12) and exact in ("", "%d.%d" % sys.version_inf
 sys.exit(0 if ok else 1)' ${2:+"$2"} </dev/null >/dev/null 2>&1
 }
 
+# Print the account's home directory. Jobs are given a HOME of their own, and a version manager lies in the account's.
+find_home() { (unset HOME && printf '%s\n' ~); }
+
 # Print the path of a Python that really runs: 3.12 or newer, or exactly the given version.
 find_python() { # [exact minor version, such as 3.12]
     local exact=${1:-} name dir candidate
@@ -32,12 +35,15 @@ find_python() { # [exact minor version, such as 3.12]
     local -a dirs path_dirs names
     IFS=: read -r -a path_dirs <<<"${PATH:-}"
     shopt -s nullglob
-    local home=${HOME:-/nonexistent}
+    local home=${HOME:-/nonexistent} account
+    account=$(find_home)
     dirs=(
         "${path_dirs[@]}"
         /usr/local/bin /usr/bin /opt/homebrew/bin "$home"/.local/bin
         "${PYENV_ROOT:-$home/.pyenv}"/versions/3.*/bin
         "${UV_PYTHON_INSTALL_DIR:-${XDG_DATA_HOME:-$home/.local/share}/uv/python}"/cpython-3.*/bin
+        "$account"/.local/bin "$account"/.pyenv/versions/3.*/bin
+        "$account"/.local/share/uv/python/cpython-3.*/bin
         "$home"/{miniforge3,mambaforge,miniconda3,anaconda3,micromamba}{,/envs/*}/bin
         /opt/*/bin /opt/python/*/bin /opt/conda/envs/*/bin /usr/local/opt/python*/bin
     )

@@ -197,10 +197,17 @@ def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, argume
     # How the process ends says less: extensions of some libraries crash when it does.
     if _count_finished(out) == finished:
         raise SystemExit(f"pytest could not run ({done.returncode}); see {out.with_suffix('.log')}")
+    lost = {(record["lost"], record["why"]) for record in _read_records(out) if "lost" in record}
+    if lost:
+        raise SystemExit("\n".join(f"{file} cannot be collected: {why}" for file, why in sorted(lost)))
 
 
 def _count_finished(out: Path) -> int:
-    return out.read_text().count('{"finished"') if out.exists() else 0
+    return sum("finished" in record for record in _read_records(out))
+
+
+def _read_records(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
 
 
 def read_outcomes(out: Path) -> dict[str, Outcome]:
@@ -217,8 +224,7 @@ def read_outcomes(out: Path) -> dict[str, Outcome]:
         By test.
     """
     found = {}
-    for line in out.read_text().splitlines():
-        record = json.loads(line)
+    for record in _read_records(out):
         if test := record.pop("test", None):
             found[test] = Outcome(**record)
     return found
@@ -320,7 +326,7 @@ def read_explained(path: Path = EXPLAINED) -> dict[tuple[str, str], str]:
         The reason, by test (without its parameters, or with) and run.
     """
     found = {}
-    for entry in tomllib.loads(path.read_text())["difference"]:
+    for entry in tomllib.loads(path.read_text()).get("difference", ()):
         for test in entry["tests"]:
             for run in entry["runs"]:
                 found[test, run] = entry["reason"]

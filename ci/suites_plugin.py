@@ -8,7 +8,7 @@ import os
 import random
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,12 @@ class Recorder:
         logger.addHandler(self.plans)
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+    def pytest_collectreport(self, report: Any) -> None:
+        """Note what cannot even be imported: pytest then runs nothing."""
+        if report.failed:
+            last = str(report.longrepr).strip().splitlines()[-1:]
+            self._write({"lost": report.nodeid, "why": last[0][:300] if last else ""})
 
     def pytest_runtest_logstart(self) -> None:
         """Begin a test."""
@@ -84,13 +90,15 @@ class Recorder:
         """Write a test down."""
         self.current.loads, self.current.writes = self.plans.loads, self.plans.writes
         record = {"test": nodeid} | {name: getattr(self.current, name) for name in Outcome.__slots__}
-        with self.out.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        self._write(record)
 
     def pytest_sessionfinish(self) -> None:
         """Say that all have been run."""
+        self._write({"finished": True})
+
+    def _write(self, record: Mapping[str, Any]) -> None:
         with self.out.open("a") as file:
-            file.write('{"finished": true}\n')
+            file.write(json.dumps(record) + "\n")
 
 
 def pytest_addoption(parser: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -56,6 +58,19 @@ def test_a_shim_that_fails_is_skipped(tmp_path: Path) -> None:
     works = program(tmp_path / "bin" / "python3.12", WORKS)
     found = find_python(tmp_path, tmp_path / "shims", tmp_path / "bin")
     assert found == (0, str(works), "")
+
+
+def test_the_account_s_own_home_is_looked_at(tmp_path: Path) -> None:
+    works = program(tmp_path / "account" / ".pyenv" / "versions" / "3.12.9" / "bin" / "python3.12", WORKS)
+    # Nothing runs elsewhere, in whatever place of this machine it lies.
+    runs = f"python_runs() {{ case $1 in {tmp_path}/*) return 0 ;; esac; return 1; }}"
+    script = f"{runs}; find_home() {{ echo {tmp_path}/account; }}; find_python"
+    assert find_python(tmp_path / "home", script=script) == (0, str(works), "")
+
+
+def test_the_account_s_own_home_is_not_that_of_the_job(tmp_path: Path) -> None:
+    found = find_python(tmp_path, script="find_home")
+    assert found == (0, pwd.getpwuid(os.getuid()).pw_dir, "")
 
 
 def test_none_that_runs_is_said(tmp_path: Path) -> None:

@@ -43,8 +43,19 @@ def test_a_test_that_looks_at_tasks_differs(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("workers", ["", "2"])
+def test_a_file_that_cannot_be_imported_is_an_error(tmp_path: Path, workers: str) -> None:
+    (tmp_path / "test_fine.py").write_text("def test_fine():\n    pass\n")
+    (tmp_path / "test_lost.py").write_text("import nothing_there\n")
+    command = [sys.executable, str(CI / "suites.py"), "--work", str(tmp_path / "work"), str(tmp_path)]
+    command += ["--workers", workers] if workers else []
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "test_lost.py cannot be collected: E   ModuleNotFoundError: No module named" in done.stderr
+    assert done.returncode == 1
+
+
 def test_each_explanation_is_of_tests_by_name() -> None:
-    entries = tomllib.loads((CI / "suites-explained.toml").read_text())["difference"]
+    entries = tomllib.loads((CI / "suites-explained.toml").read_text()).get("difference", [])
     for entry in entries:
         assert entry.keys() == {"tests", "runs", "reason"}
         assert len(entry["reason"]) > 50
