@@ -20,6 +20,7 @@ __all__ = [
     "InvalidInputError",
     "MissingExtraError",
     "NotStoredError",
+    "NotSureError",
     "ReadOnlyError",
     "SourceChangedError",
     "StoreError",
@@ -118,6 +119,10 @@ class SourceChangedError(DaskcacheError, RuntimeError):
 
 class StoreError(DaskcacheError, OSError):
     """A store cannot be reached, read or written."""
+
+
+class NotSureError(StoreError):
+    """Something was not found, and one of the places where it may lie cannot be asked."""
 
 
 class StoreFullError(StoreError):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from dask.utils import parse_bytes
@@ -19,7 +19,17 @@ from dask.utils import parse_bytes
 from daskcache.errors import InvalidInputError
 from daskcache.secrets import default_reference, is_secret
 
-__all__ = ["PREFIX", "Location", "has_secret", "is_local", "join_root", "parse_root", "to_root"]
+__all__ = [
+    "PREFIX",
+    "Compound",
+    "Location",
+    "has_secret",
+    "is_local",
+    "join_root",
+    "parse_root",
+    "to_root",
+    "unparse_root",
+]
 
 PREFIX = "daskcache:"
 """How a root begins that is more than a path or URL."""
@@ -51,6 +61,8 @@ class Location:
     """Bytes that it may hold; None for no limit."""
     within: str | None = None
     """The directory whose content `max_size` bounds, where the store is a part of it; None for the store itself."""
+    weight: float | None = None
+    """In a fan-out: its part of what is written, beside the others' weights; None for equal parts."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -59,8 +71,34 @@ class Location:
         return found
 
 
+@dataclass(frozen=True, slots=True)
+class Compound:
+    """Several stores as one."""
+
+    kind: Literal["levels", "fanout"]
+    """How: a chain, fastest first; or stores among which objects are spread."""
+    parts: tuple[Location | Compound, ...]
+    """The stores."""
+    below: str = ""
+    """Of a fan-out: the path in each part below which its keys lie. Where an object goes depends on all of its path."""
+    read_only: bool = False
+    """Whether it is never written."""
+    write: bool | None = None
+    """As of a `Location`."""
+    copy: bool | None = None
+    """As of a `Location`."""
+    max_object: int | None = None
+    """As of a `Location`."""
+    weight: float | None = None
+    """As of a `Location`."""
+
+
 _FIELDS = tuple(field.name for field in fields(Location))
 _DEFAULTS = Location("")
+_PLAIN = Compound("levels", ())
+_KINDS = ("levels", "fanout")
+_MARKS = ("read_only", "write", "copy", "max_object", "weight")
+_MARKS_OF_PARTS = frozenset({"write", "copy", "weight"})
 
 
 def to_root(store: object, storage_options: Mapping[str, Any] | None = None) -> str:
@@ -70,7 +108,8 @@ def to_root(store: object, storage_options: Mapping[str, Any] | None = None) -> 
     ----------
     store : str, path, mapping, sequence or store
         A path or URL; a mapping of `Location`'s fields; a mapping of ``levels`` to a sequence of such, fastest
-        first, or the sequence itself; a store that `daskcache.stores` opened; or what this function gave.
+        first, or the sequence itself; a mapping of ``fanout`` to a sequence of such; a store that `daskcache.stores`
+        opened; or what this function gave. Levels and fan-outs may be parts of each other.
     storage_options : mapping, optional
         fsspec's options for remote stores among them that have none of their own.
 
@@ -99,24 +138,38 @@ def to_root(store: object, storage_options: Mapping[str, Any] | None = None) -> 
         raise InvalidInputError(f"daskcache.storage-options is {given!r}; expected a mapping")
     if type(store) is str and store.startswith("/"):
         return _root_of_path(store)
-    return _root_of(store, given)
+    return unparse_root(_place(store, given))
 
 
 @lru_cache
 def _root_of_path(path: str) -> str:
     """Give the root of an absolute path, which depends on nothing else."""
-    return _root_of(path, {})
+    return unparse_root(_place(path, {}))
 
 
-def _root_of(store: object, options: Mapping[str, Any]) -> str:
-    locations = _locations(store, options)
-    if isinstance(locations, Location):
-        document = _document(locations)
-        return locations.url if len(document) == 1 else _dump(document)
-    return _dump({"levels": [_document(location) for location in locations]})
+def unparse_root(place: Location | Compound) -> str:
+    """Give the text that `parse_root` reads.
+
+    Parameters
+    ----------
+    place : Location or Compound
+        The store.
+
+    Returns
+    -------
+    str
+        As `to_root` gives it.
+
+    Examples
+    --------
+    >>> unparse_root(Compound("levels", (Location("/ssd"), Location("/hdd"))))
+    'daskcache:{"levels":[{"url":"/ssd"},{"url":"/hdd"}]}'
+    """
+    document = _document(place)
+    return document["url"] if document.keys() == {"url"} else _dump(document)
 
 
-def parse_root(root: str) -> Location | tuple[Location, ...]:
+def parse_root(root: str) -> Location | Compound:
     """Read what `to_root` gave, or a path or URL.
 
     Parameters
@@ -126,8 +179,8 @@ def parse_root(root: str) -> Location | tuple[Location, ...]:
 
     Returns
     -------
-    Location or tuple of Location
-        The store, or several that are levels, fastest first.
+    Location or Compound
+        The store, or what it is made of.
 
     Raises
     ------
@@ -145,7 +198,7 @@ def parse_root(root: str) -> Location | tuple[Location, ...]:
         document = json.loads(root.removeprefix(PREFIX))
     except ValueError as error:
         raise InvalidInputError(f"the store's root {root!r} is not understood ({error})") from error
-    return _locations(document, {}, complete=True)
+    return _place(document, {}, complete=True)
 
 
 def join_root(root: str, path: str) -> str:
@@ -168,21 +221,17 @@ def join_root(root: str, path: str) -> str:
     >>> join_root("s3://bucket/cache", "namespaces/ours")
     's3://bucket/cache/namespaces/ours'
     """
-    found = parse_root(root)
+    return unparse_root(_below(parse_root(root), path))
 
-    def below(location: Location) -> Location:
-        url, mark, query = location.url.partition("?") if "://" in location.url else (location.url, "", "")
-        within = location.within or location.url
-        return replace(
-            location,
-            url=f"{url.rstrip('/')}/{path}{mark}{query}",
-            within=None if location.max_size is None else within,
-        )
 
-    if isinstance(found, Location):
-        document = _document(below(found))
-        return document["url"] if len(document) == 1 else _dump(document)
-    return _dump({"levels": [_document(below(location)) for location in found]})
+def _below(place: Location | Compound, path: str) -> Location | Compound:
+    if isinstance(place, Location):
+        url, mark, query = place.url.partition("?") if "://" in place.url else (place.url, "", "")
+        within = None if place.max_size is None else place.within or place.url
+        return replace(place, url=f"{url.rstrip('/')}/{path}{mark}{query}", within=within)
+    if place.kind == "fanout":
+        return replace(place, below=f"{place.below}/{path}".lstrip("/"))
+    return replace(place, parts=tuple(_below(part, path) for part in place.parts))
 
 
 def has_secret(url: str) -> bool:
@@ -232,30 +281,43 @@ def is_local(url: str) -> bool:
     return url.partition("://")[0] in ("file", "local", "memory") or "://" not in url
 
 
-def _locations(
-    store: Any, options: Mapping[str, Any], *, complete: bool = False
-) -> Location | tuple[Location, ...]:
+def _place(
+    store: Any, options: Mapping[str, Any], *, complete: bool = False, is_part: bool = False
+) -> Location | Compound:
+    if getattr(type(store), "daskcache_root", None) is not None:
+        store = store.daskcache_root
     if isinstance(store, str) and store.startswith(PREFIX):
         return parse_root(store)
-    if isinstance(store, Mapping) and "levels" in store:
-        unknown = sorted(set(store) - {"levels"})
-        if unknown:
-            raise InvalidInputError(f"daskcache.store has {unknown} beside levels; each level takes its own")
-        store = store["levels"]
     if isinstance(store, Sequence) and not isinstance(store, str | bytes):
-        if not store:
-            raise InvalidInputError("daskcache.store is an empty sequence; expected levels, fastest first")
-        return tuple(_location(level, options, complete) for level in store)
-    return _location(store, options, complete)
+        store = {"levels": store}
+    kind = next((kind for kind in _KINDS if isinstance(store, Mapping) and kind in store), None)
+    if kind is None:
+        return _location(store, options, complete)
+    return _compound(store, options, complete, is_part)
+
+
+def _compound(
+    store: Mapping[str, Any], options: Mapping[str, Any], complete: bool, is_part: bool
+) -> Compound:
+    values = {str(name).replace("-", "_"): value for name, value in store.items()}
+    kind: Literal["levels", "fanout"] = "levels" if "levels" in values else "fanout"
+    parts = values.pop(kind)
+    known = {*_MARKS, *(("below",) if complete else ())} - (
+        frozenset() if is_part or complete else _MARKS_OF_PARTS
+    )
+    unknown = sorted(values.keys() - known, key=str)
+    if unknown:
+        raise InvalidInputError(f"daskcache.store has {unknown} beside {kind}; each store takes its own")
+    if not isinstance(parts, Sequence) or isinstance(parts, str | bytes) or not parts:
+        shown = "an empty sequence" if parts == [] or parts == () else f"a {type(parts).__name__}"
+        raise InvalidInputError(
+            f"daskcache.store: {kind} is {shown}; expected stores, of levels the fastest first"
+        )
+    places = tuple(_place(part, options, complete=complete, is_part=True) for part in parts)
+    return Compound(kind, places, str(values.pop("below", "")), **_check_marks(values))
 
 
 def _location(store: Any, options: Mapping[str, Any], complete: bool) -> Location:
-    root = getattr(type(store), "daskcache_root", None)
-    if root is not None:
-        found = parse_root(store.daskcache_root)
-        if isinstance(found, Location):
-            return found
-        raise InvalidInputError("levels of levels are not needed: name all of them in one sequence")
     given = store if isinstance(store, Mapping) else {"url": store}
     # dask's configuration takes hyphens for underscores.
     values = {str(name).replace("-", "_"): value for name, value in given.items()}
@@ -284,14 +346,32 @@ def _location(store: Any, options: Mapping[str, Any], complete: bool) -> Locatio
         own = own or options
         secret = None if own.get("anon") else default_reference()
     values |= {"url": url, "secret": secret, "storage_options": _check_options(own)}
-    for name in ("max_object", "max_size"):
-        values[name] = _check_bytes(name, values.get(name))
-    for name in ("read_only", "write", "copy"):
-        values[name] = _check_choice(name, values.get(name, getattr(_DEFAULTS, name)), (None, True, False))
+    values |= {"max_size": _check_bytes("max_size", values.get("max_size"))} | _check_marks(values)
     _check_choice("client", values.get("client"), (None, *_CLIENTS))
     if secret is not None and (not isinstance(secret, str) or ":" not in secret):
         raise InvalidInputError(f"secret is {type(secret).__name__}; expected 'module:name' of a function")
-    return Location(**{**values, "read_only": bool(values["read_only"])})
+    return Location(**values)
+
+
+def _check_marks(values: Mapping[str, Any]) -> dict[str, Any]:
+    marks: dict[str, Any] = {
+        name: _check_choice(name, values.get(name, getattr(_DEFAULTS, name)), (None, True, False))
+        for name in ("read_only", "write", "copy")
+    }
+    marks["max_object"] = _check_bytes("max_object", values.get("max_object"))
+    return marks | {"read_only": bool(marks["read_only"]), "weight": _check_weight(values.get("weight"))}
+
+
+def _check_weight(value: Any) -> float | None:
+    """Read a weight; a text is a capacity."""
+    number = _check_bytes("weight", value) if isinstance(value, str) else value
+    if number is None:
+        return None
+    if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < float("inf"):
+        raise InvalidInputError(
+            f"weight is {value!r}; expected a positive number, or a capacity such as '4 TB'"
+        )
+    return float(number)
 
 
 def _check_options(options: Any) -> str:
@@ -332,14 +412,16 @@ def _check_choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
     return value
 
 
-def _document(location: Location) -> dict[str, Any]:
+def _document(place: Location | Compound) -> dict[str, Any]:
+    if isinstance(place, Compound):
+        document: dict[str, Any] = {place.kind: [_document(part) for part in place.parts]}
+        marks = {name: getattr(place, name) for name in ("below", *_MARKS)}
+        return document | {name: mark for name, mark in marks.items() if mark != getattr(_PLAIN, name)}
     document = {
-        name: getattr(location, name)
-        for name in _FIELDS
-        if getattr(location, name) != getattr(_DEFAULTS, name)
+        name: getattr(place, name) for name in _FIELDS if getattr(place, name) != getattr(_DEFAULTS, name)
     }
     if "storage_options" in document:
-        document["storage_options"] = location.options
+        document["storage_options"] = place.options
     return document
 
 

@@ -25,7 +25,7 @@ from daskcache.chunks import (
     read_inner_ranges,
     read_part,
 )
-from daskcache.errors import CorruptChunkError, NotStoredError, StoreError
+from daskcache.errors import CorruptChunkError, NotStoredError, NotSureError, StoreError
 
 __all__ = ["DIGEST_BYTES", "SMALLEST_BYTES", "Receipt", "StoredBlock", "digest_of", "look_up", "write_block"]
 
@@ -224,7 +224,10 @@ def look_up(block: StoredBlock) -> Receipt | None:
     if 0 in block.shape:
         return Receipt(block.group, block.id, 0, None, None, created=False, found=True)
     store = stores.open(block.root)
-    size = stores.size(store, block.key)
+    try:
+        size = stores.size(store, block.key)
+    except NotSureError:
+        return None  # to compute it costs seconds, and the store has said what it cannot reach
     if size is None or size < SMALLEST_BYTES:
         return None
     inner = None

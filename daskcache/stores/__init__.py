@@ -1,5 +1,6 @@
 """Stores: Zarr's own, opened by URL, and what the rest of the package does with their objects."""
 
+from daskcache.stores.fanout import Fanout
 from daskcache.stores.levels import Level, Levels
 from daskcache.stores.limit import Limit
 from daskcache.stores.naming import describe
@@ -16,12 +17,15 @@ from daskcache.stores.objects import (
     rename_aside,
     size,
 )
+from daskcache.stores.shares import Share
 from daskcache.stores.urls import open_store as open  # noqa: A004 (stores.open reads as what it is)
 
 __all__ = [
+    "Fanout",
     "Level",
     "Levels",
     "Limit",
+    "Share",
     "create",
     "delete",
     "describe",

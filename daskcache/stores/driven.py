@@ -21,6 +21,11 @@ class Driven(ABC):
     def home(self) -> Store:
         """The store whose word counts, and whose name stands for all; of one that is not composed, itself."""
 
+    @property
+    def parts(self) -> tuple[Store, ...]:
+        """The stores that it is composed of."""
+        return () if self.home is self else (self.home,)
+
     @abstractmethod
     def takes(self, nbytes: int) -> bool:
         """Tell whether an object of so many bytes may be put."""

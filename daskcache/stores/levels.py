@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 import threading
 import time
 from collections.abc import Buffer, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from zarr.abc.store import ByteRequest, Store
 from zarr.storage import LocalStore, MemoryStore
 
 from daskcache.errors import InvalidInputError, StoreError, warn_once
-from daskcache.locations import PREFIX, Location, parse_root, to_root
+from daskcache.locations import Compound, parse_root, unparse_root
 from daskcache.stores import drive
 from daskcache.stores.composed import Composed
 from daskcache.stores.driven import Driven, Listed
@@ -119,15 +118,18 @@ class Levels(Composed):
     @property
     def daskcache_root(self) -> str:
         """What opens the same levels again."""
-        documents = []
-        for level in self.levels:
-            found = parse_root(root_of(level.store))
-            if not isinstance(found, Location):
-                raise InvalidInputError("levels of levels have no root; name all of them in one chain")
-            marks = {"write": level.write, "copy": level.copy, "read_only": level.store.read_only}
-            document = {name: getattr(found, name) for name in Location.__dataclass_fields__} | marks
-            documents.append({**document, "storage_options": found.options})
-        return to_root(PREFIX + json.dumps({"levels": documents}))
+        parts = [
+            replace(
+                parse_root(root_of(one.store)), write=one.write, copy=one.copy, read_only=one.store.read_only
+            )
+            for one in self.levels
+        ]
+        return unparse_root(Compound("levels", tuple(parts)))
+
+    @property
+    def parts(self) -> tuple[Store, ...]:
+        """The levels' stores."""
+        return tuple(level.store for level in self.levels)
 
     @property
     def _supports_sync_io(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Buffer, Iterator
+from dataclasses import replace
 from typing import Any, Self
 
 from dask.utils import parse_bytes
@@ -11,7 +11,7 @@ from zarr.abc.store import ByteRequest, Store
 from zarr.storage import LocalStore, MemoryStore
 
 from daskcache.errors import InvalidInputError, StoreFullError
-from daskcache.locations import PREFIX, Location, parse_root, to_root
+from daskcache.locations import Compound, parse_root, unparse_root
 from daskcache.stores import drive
 from daskcache.stores.composed import Composed
 from daskcache.stores.driven import Listed
@@ -100,11 +100,10 @@ class Limit(Composed):
     def daskcache_root(self) -> str:
         """What opens the same with the same limits."""
         found = parse_root(root_of(self.store))
-        if not isinstance(found, Location):
-            raise InvalidInputError("a limit on several levels has no root; limit each level")
-        limits = {"max_object": self.max_object, "max_size": self.max_size, "within": self.within}
-        document = {name: getattr(found, name) for name in Location.__dataclass_fields__} | limits
-        return to_root(PREFIX + json.dumps({**document, "storage_options": found.options}))
+        if isinstance(found, Compound):
+            return unparse_root(replace(found, max_object=self.max_object))
+        limited = replace(found, max_object=self.max_object, max_size=self.max_size, within=self.within)
+        return unparse_root(limited)
 
     @property
     def _supports_sync_io(self) -> bool:

@@ -19,7 +19,7 @@ __all__ = [
     "create",
     "delete",
     "exists",
-    "free_bytes",
+    "free_by_device",
     "get",
     "is_temporary",
     "list_dirs",
@@ -445,7 +445,7 @@ def move(path: str, target: str) -> str | None:
     return free
 
 
-def free_bytes(path: str) -> int | None:
+def free_by_device(path: str) -> dict[int, int] | None:
     """Tell how much room is left.
 
     Parameters
@@ -455,18 +455,18 @@ def free_bytes(path: str) -> int | None:
 
     Returns
     -------
-    int or None
-        Bytes that an unprivileged user may still write; None where no parent can be asked.
+    dict of int to int or None
+        By the device's number the bytes that an unprivileged user may still write; None where no parent can be asked.
 
     Examples
     --------
-    >>> free_bytes("/nowhere/at/all") > 0
+    >>> sum(free_by_device("/nowhere/at/all").values()) > 0
     True
     """
     path = os.path.abspath(path)
     while True:
         try:
-            return shutil.disk_usage(path).free
+            return {os.stat(path).st_dev: shutil.disk_usage(path).free}
         except (FileNotFoundError, NotADirectoryError):
             parent = os.path.dirname(path)
             if parent == path:

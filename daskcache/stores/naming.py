@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
 from daskcache.errors import InvalidInputError
-from daskcache.locations import PREFIX, Location, parse_root
+from daskcache.locations import PREFIX, Compound, Location, parse_root
 from daskcache.stores.driven import Driven
 from daskcache.stores.faults import redact
 
@@ -27,7 +26,7 @@ def describe(store: Store | str | os.PathLike[str]) -> str:
     Returns
     -------
     str
-        A path or URL; of levels, that of the one which keeps what is written.
+        A path or URL; of levels, that of the one which keeps what is written, and of a fan-out the first.
 
     Examples
     --------
@@ -45,16 +44,17 @@ def describe(store: Store | str | os.PathLike[str]) -> str:
         return redact(str(store))
     text = os.fspath(store)
     if text.startswith(PREFIX):
-        found = parse_root(text)
-        return describe((found if isinstance(found, Location) else _home(found)).url)
+        return describe(_home(parse_root(text)).url)
     if "://" not in text:
         return text
     return redact(text).partition("#")[0]
 
 
-def _home(levels: Sequence[Location]) -> Location:
-    written = [one for one in levels if one.write is not False and not one.read_only]
-    return (written or levels)[-1]
+def _home(place: Location | Compound) -> Location:
+    if isinstance(place, Location):
+        return place
+    written = [one for one in place.parts if one.write is not False and not one.read_only]
+    return _home((written or place.parts)[-1 if place.kind == "levels" else 0])
 
 
 def root_of(store: Store) -> str:

@@ -16,6 +16,7 @@ from daskcache.errors import InvalidInputError
 from daskcache.stores import drive, local, pages
 from daskcache.stores.drive import check_writable
 from daskcache.stores.driven import Driven
+from daskcache.stores.fanout import Fanout
 from daskcache.stores.faults import translating
 from daskcache.stores.naming import describe
 
@@ -419,12 +420,25 @@ def free_bytes(store: Store) -> int | None:
     >>> free_bytes(stores.open("memory://doc-free")) is None
     True
     """
+    found = _free_of(store)
+    return None if found is None else sum(found.values())
+
+
+def _free_of(store: Store) -> dict[int, int] | None:
+    """Tell by device how much room is left: of a fan-out all that it writes to, of others their home."""
+    if isinstance(store, Fanout):
+        total: dict[int, int] = {}
+        for found in (_free_of(part) for part in store.parts if not part.read_only):
+            if found is None:
+                return None
+            total |= found
+        return total
     if isinstance(store, Driven) and store.home is not store:
-        return free_bytes(store.home)
+        return _free_of(store.home)
     if not isinstance(store, LocalStore):
         return None
     with translating(describe(store), "ask for its free space"):
-        return local.free_bytes(str(store.root))
+        return local.free_by_device(str(store.root))
 
 
 def _checked(key: str) -> str:

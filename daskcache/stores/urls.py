@@ -13,20 +13,25 @@ from urllib.request import url2pathname
 from zarr.abc.store import Store
 
 from daskcache.errors import InvalidInputError, MissingExtraError, StoreError
-from daskcache.locations import PREFIX, Location, has_secret, parse_root, to_root
+from daskcache.locations import PREFIX, Compound, Location, has_secret, parse_root, to_root
 from daskcache.secrets import fetch, hide, is_secret
 from daskcache.stores.buckets import Untranslatable, open_with_obstore
+from daskcache.stores.fanout import Fanout
 from daskcache.stores.faults import redact, translating
 from daskcache.stores.levels import Level, Levels
 from daskcache.stores.limit import Limit
 from daskcache.stores.naming import describe
 from daskcache.stores.opened import BucketStore, DiskStore, FileSystemStore, NamedMemoryStore
 from daskcache.stores.served import Served
+from daskcache.stores.shares import Share
 
 __all__ = ["POOL_KEYS", "describe", "open_store"]
 
 POOL_KEYS = r"(?:^|/)(?:chunks/[0-9a-f]{4}/[0-9a-f]+|@/[0-9a-f]+\.(?:json|idx))\Z"
 """Keys of a store of ours whose objects never change once they are there."""
+
+_BLOCK_KEYS = r"(?:^|/)chunks/[0-9a-f]{4}/[^/]+\Z"
+"""Keys of blocks, of those that are being written and that were moved aside: what a fan-out spreads."""
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 
@@ -144,11 +149,21 @@ def _open_with_values(url: str, read_only: bool, client: str | None, options: di
     return found
 
 
-def _open_root(found: Location | tuple[Location, ...], read_only: bool) -> Store:
+def _open_root(found: Location | Compound, read_only: bool) -> Store:
     if isinstance(found, Location):
         return _open_location(found, read_only)
-    levels = [Level(_open_location(one, read_only), write=one.write, copy=one.copy) for one in found]
-    return Levels(*levels, read_only=read_only, fixed=POOL_KEYS)
+    store: Store
+    read_only = read_only or found.read_only
+    if found.kind == "fanout":
+        # Which of them is only read tells where documents lie, also to who reads all of them.
+        shares = [Share(_open_root(one, False), one.weight) for one in found.parts]
+        store = Fanout(*shares, read_only=read_only, fixed=_BLOCK_KEYS, below=found.below)
+    else:
+        levels = [Level(_open_root(one, read_only), write=one.write, copy=one.copy) for one in found.parts]
+        store = Levels(*levels, read_only=read_only, fixed=POOL_KEYS)
+    return (
+        store if found.max_object is None else Limit(store, max_object=found.max_object, read_only=read_only)
+    )
 
 
 def _open_location(found: Location, read_only: bool) -> Store:

@@ -33,7 +33,7 @@ def test_equal_stores_have_equal_roots_and_a_roots_root_is_itself() -> None:
     assert a == b == to_root(a)
     assert to_root(LEVELS) == to_root({"levels": LEVELS}) == to_root(to_root(LEVELS))
     assert to_root("/data") == "/data"
-    first, second = parse_root(to_root(LEVELS))  # type: ignore[misc]
+    first, second = parse_root(to_root(LEVELS)).parts  # type: ignore[union-attr]
     assert first == Location("/ssd", max_size=10**9, write=False)
     assert second.client == "fsspec"
 
@@ -48,8 +48,8 @@ def test_what_was_settled_is_not_changed_by_what_is_declared_later() -> None:
 
 def test_what_lies_below_a_path_of_levels_has_their_limits() -> None:
     below = parse_root(pool_root(to_root(LEVELS), "ours", "private"))
-    assert [one.url for one in below] == ["/ssd/namespaces/ours/@", "s3://b/c/namespaces/ours/@"]  # type: ignore[union-attr]
-    assert [one.within for one in below] == ["/ssd", None]  # type: ignore[union-attr]
+    assert [one.url for one in below.parts] == ["/ssd/namespaces/ours/@", "s3://b/c/namespaces/ours/@"]  # type: ignore[union-attr]
+    assert [one.within for one in below.parts] == ["/ssd", None]  # type: ignore[union-attr]
     assert join_root("s3://b/c?x=1", "d") == "s3://b/c/d?x=1"
 
 
