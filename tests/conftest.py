@@ -24,7 +24,7 @@ settings.register_profile("ci", max_examples=100, derandomize=True, database=Non
 settings.register_profile("nightly", max_examples=2000, **_COMMON)
 settings.load_profile(os.environ.get("DASKCACHE_HYPOTHESIS_PROFILE", "dev"))
 
-_PROGRAMS = {"radosgw": "radosgw"}
+_PROGRAMS = {"radosgw": "radosgw", "redis-server": "redis-server", "sshd": "sshd", "nginx": "nginx"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,11 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.servers import ceph
+from tests.servers import ceph, services
 from tests.servers.harness import KEY, SECRET, Bucket, Server, gcs, moto
 
 _started: dict[str, Server] = {}
-_makers = {"moto": moto, "gcs": gcs, "ceph": ceph.gateway}
+_makers = {
+    "moto": moto,
+    "gcs": gcs,
+    "ceph": ceph.gateway,
+    "redis": services.redis,
+    "sshd": services.sshd,
+    "nginx": services.nginx,
+}
 
 KINDS = [
     pytest.param("moto-fsspec", id="moto-fsspec"),
@@ -21,6 +28,10 @@ KINDS = [
     pytest.param(
         "ceph-obstore", id="ceph-obstore", marks=[pytest.mark.nightly, pytest.mark.server("radosgw")]
     ),
+]
+OURS = [
+    pytest.param("redis", id="redis", marks=pytest.mark.server("redis-server")),
+    pytest.param("sftp", id="sftp", marks=pytest.mark.server("sshd")),
 ]
 
 
@@ -53,7 +64,21 @@ def start(name: str) -> Server:
 
 @pytest.fixture(params=KINDS)
 def bucket(request: pytest.FixtureRequest, ambient: None) -> Bucket:
-    name, client = request.param.split("-")
+    return _bucket(request.param)
+
+
+@pytest.fixture(params=[*KINDS, *OURS])
+def place(request: pytest.FixtureRequest, ambient: None) -> Bucket:
+    """A bucket, or a place on a server that a store of ours talks to."""
+    if request.param == "redis":
+        return services.RedisPlace(start("redis"), "redis", None, {}, uuid.uuid4().hex)
+    if request.param == "sftp":
+        return services.SftpPlace(start("sshd"), "sftp", None, {}, uuid.uuid4().hex)
+    return _bucket(request.param)
+
+
+def _bucket(kind: str) -> Bucket:
+    name, client = kind.split("-")
     path = uuid.uuid4().hex
     if name == "gcs":
         return Bucket(start(name), "gs", client, {"token": "anon", "project": "p"}, path)

@@ -153,14 +153,36 @@ class Bucket:
     def open(self, path: str = "", endpoint: str | None = None, **options: Any) -> Store:
         return stores.open(self.root(path, endpoint, **options))
 
+    def timeouts(self, seconds: float) -> dict[str, Any]:
+        """Give the options that make the client wait no longer; none where it takes none."""
+        if self.scheme == "gs":
+            return {}
+        return {"config_kwargs": {"read_timeout": seconds, "connect_timeout": seconds}}
+
+    def faulty(self, *, share: float, seed: int) -> Faulty | Cutter:
+        """Give a proxy that spoils a share of what is asked."""
+        return Faulty(self.server, share=share, seed=seed)
+
 
 class Cutter:
-    """A TCP proxy that cuts connections once so many bytes have come from the client."""
+    """A TCP proxy that cuts connections once so many bytes have come from the client, or by chance; or is slow."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        share: float = 0.0,
+        seed: int = 0,
+        stall_s: float = 4.0,
+        delay_s: float = 0.0,
+    ) -> None:
         self.server = server
         self.after: int | None = None
         self.cuts = 0
+        self.faults: dict[str, int] = {"cut": 0, "stalled": 0}
+        self._share, self._stall_s, self._delay_s = share, stall_s, delay_s
+        self._chance = random.Random(seed)
+        self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -198,6 +220,11 @@ class Cutter:
                     target.sendall(data[: len(data) // 2])
                     self.cuts += 1
                     break
+                if counted and (fault := self._draw()):
+                    target.sendall(data[: len(data) // 2])
+                    time.sleep(self._stall_s if fault == "stalled" else 0)
+                    break
+                time.sleep(self._delay_s)
                 target.sendall(data)
         except OSError:
             return
@@ -207,6 +234,14 @@ class Cutter:
                     end.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
+
+    def _draw(self) -> str | None:
+        with self._lock:
+            if self._chance.random() >= self._share:
+                return None
+            fault = self._chance.choice([*self.faults])
+            self.faults[fault] += 1
+            return fault
 
 
 class Faulty:

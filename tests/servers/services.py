@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.servers.harness import Bucket, Server, free_port
+import psutil
+
+from tests.servers.harness import Bucket, Cutter, Server, free_port
 
 
 @dataclass
@@ -20,6 +23,15 @@ class Service(Server):
     """A server with a directory of its own."""
 
     directory: Path = Path("/not/there")
+
+    def kill(self) -> None:
+        """Kill what serves single connections as well."""
+        if self.process is not None:
+            served = psutil.Process(self.process.pid).children(recursive=True)
+            super().kill()
+            for one in served:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
     def close(self) -> None:
         super().close()
@@ -136,8 +148,18 @@ def nginx() -> Service:
     return Service(command, port, directory=directory)
 
 
-class RedisPlace(Bucket):
+class _Place(Bucket):
+    """What a store of ours serves, each with a protocol of its own."""
+
+    def faulty(self, *, share: float, seed: int) -> Cutter:
+        return Cutter(self.server, share=share, seed=seed)
+
+
+class RedisPlace(_Place):
     """A prefix in a Redis."""
+
+    def timeouts(self, seconds: float) -> dict[str, Any]:
+        return {"socket_timeout": seconds, "socket_connect_timeout": seconds}
 
     def root(self, path: str = "", endpoint: str | None = None, **options: Any) -> dict[str, Any]:
         where = urlsplit(endpoint or self.server.endpoint).netloc
@@ -147,8 +169,11 @@ class RedisPlace(Bucket):
         }
 
 
-class SftpPlace(Bucket):
+class SftpPlace(_Place):
     """A directory of an sshd."""
+
+    def timeouts(self, seconds: float) -> dict[str, Any]:
+        return {"timeout": seconds, "connect_timeout": seconds}
 
     def root(self, path: str = "", endpoint: str | None = None, **options: Any) -> dict[str, Any]:
         where = urlsplit(endpoint or self.server.endpoint)

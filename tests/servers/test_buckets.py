@@ -58,8 +58,8 @@ print(sorted(data.sizes.items()))
 """
 
 
-def test_what_one_process_persists_another_opens(bucket: Bucket) -> None:
-    root = bucket.root()
+def test_what_one_process_persists_another_opens(place: Bucket) -> None:
+    root = place.root()
     _calls.clear()
     stored = daskcache.persist(pipeline(), "entry", store=root)
     assert (stored.v.values == EXPECTED).all()
@@ -72,8 +72,8 @@ def test_what_one_process_persists_another_opens(bucket: Bucket) -> None:
     assert set(_calls.values()) == {1}
 
 
-def test_objects(bucket: Bucket) -> None:
-    store = bucket.open()
+def test_objects(place: Bucket) -> None:
+    store = place.open()
     assert stores.get(store, "chunks/00ff/ab") is None
     assert stores.list_sizes(store, "chunks/00ff") == {}
     stores.put(store, "chunks/00ff/ab", b"0123456789")
@@ -126,8 +126,8 @@ def test_a_server_that_does_not_keep_the_condition_is_found_out(bucket: Bucket, 
         proxy.close()
 
 
-def test_one_of_many_writers_wins(bucket: Bucket) -> None:
-    store = bucket.open()
+def test_one_of_many_writers_wins(place: Bucket) -> None:
+    store = place.open()
     stores.create(store, "first", b"")
     keys = [f"chunks/00ff/{n:040x}" for n in range(8)]
 
@@ -143,8 +143,8 @@ def test_one_of_many_writers_wins(bucket: Bucket) -> None:
         assert stores.get(store, key) in [bytes([writer]) * 200_000 for writer in winners]
 
 
-def test_a_reader_sees_the_old_object_or_the_new_one(bucket: Bucket) -> None:
-    store = bucket.open()
+def test_a_reader_sees_the_old_object_or_the_new_one(place: Bucket) -> None:
+    store = place.open()
     size = 1_000_000
     stores.put(store, "a", b"0" * size)
     done = threading.Event()
@@ -168,9 +168,9 @@ def test_a_reader_sees_the_old_object_or_the_new_one(bucket: Bucket) -> None:
     assert sum(seen.values()) >= 2
 
 
-def test_a_connection_cut_in_the_middle_of_a_put_leaves_nothing_half_written(bucket: Bucket) -> None:
-    proxy = Cutter(bucket.server)
-    through = bucket.open(endpoint=proxy.endpoint)
+def test_a_connection_cut_in_the_middle_of_a_put_leaves_nothing_half_written(place: Bucket) -> None:
+    proxy = Cutter(place.server)
+    through = place.open(endpoint=proxy.endpoint)
     data = np.random.default_rng(0).bytes(3_000_000)
     stores.put(through, "before", data)
     try:
@@ -182,18 +182,17 @@ def test_a_connection_cut_in_the_middle_of_a_put_leaves_nothing_half_written(buc
                 write(through, f"chunks/00ff/{n}", data)
             restore.join()
             assert proxy.cuts > before
-            direct = stores.get(bucket.open(), f"chunks/00ff/{n}")
+            direct = stores.get(place.open(), f"chunks/00ff/{n}")
             assert direct in (None, data)
             write(through, f"chunks/00ff/{n}", data)
-            assert stores.get(bucket.open(), f"chunks/00ff/{n}") == data
+            assert stores.get(place.open(), f"chunks/00ff/{n}") == data
     finally:
         proxy.close()
 
 
-def test_one_in_twenty_requests_fails_and_the_result_is_right(bucket: Bucket) -> None:
-    proxy = Faulty(bucket.server, share=0.05, seed=3)
-    timeouts = {"config_kwargs": {"read_timeout": 2, "connect_timeout": 2}} if bucket.scheme == "s3" else {}
-    root = bucket.root(endpoint=proxy.endpoint, **timeouts)
+def test_one_in_twenty_requests_fails_and_the_result_is_right(place: Bucket) -> None:
+    proxy = place.faulty(share=0.05, seed=3)
+    root = place.root(endpoint=proxy.endpoint, **place.timeouts(2))
     errors = []
     try:
         for number in range(4):
@@ -213,17 +212,17 @@ def test_one_in_twenty_requests_fails_and_the_result_is_right(bucket: Bucket) ->
         assert sum(proxy.faults.values()) >= 2, proxy.faults
     finally:
         proxy.close()
-    assert (daskcache.open("entry-0", store=bucket.root()).v.values == EXPECTED).all()
+    assert (daskcache.open("entry-0", store=place.root()).v.values == EXPECTED).all()
 
 
-def test_a_server_that_is_killed_and_started_again_in_the_middle_of_a_run(bucket: Bucket) -> None:
-    root = bucket.root(**({"config_kwargs": {"connect_timeout": 2}} if bucket.scheme == "s3" else {}))
+def test_a_server_that_is_killed_and_started_again_in_the_middle_of_a_run(place: Bucket) -> None:
+    root = place.root(**place.timeouts(2))
 
     def interrupt() -> None:
         time.sleep(1.0)
-        bucket.server.kill()
+        place.server.kill()
         time.sleep(1.0)
-        bucket.server.start()
+        place.server.start()
 
     breaker = threading.Thread(target=interrupt)
     breaker.start()
@@ -242,14 +241,14 @@ def test_a_server_that_is_killed_and_started_again_in_the_middle_of_a_run(bucket
     assert daskcache.persist(pipeline(30), "entry", store=root).v.values[-1] == expected
 
 
-def test_with_the_server_gone_a_pipeline_still_computes_and_a_persist_says_why_not(bucket: Bucket) -> None:
+def test_with_the_server_gone_a_pipeline_still_computes_and_a_persist_says_why_not(place: Bucket) -> None:
     port_of_nobody = "http://127.0.0.1:9"
-    root = bucket.root(endpoint=port_of_nobody)
-    if bucket.scheme == "gs":
+    root = place.root(endpoint=port_of_nobody)
+    if place.scheme == "gs":
         pytest.skip("gcsfs tries for a minute")
     with warnings.catch_warnings(action="ignore"), daskcache.activate(root):
         assert (pipeline().compute().v.values == EXPECTED).all()
-    with pytest.raises(StoreError, match=r"store s3://bucket/.* failed"):
+    with pytest.raises(StoreError, match=rf"store {place.scheme}://.* failed"):
         daskcache.persist(pipeline(), "entry", store=root)
 
 

@@ -42,8 +42,8 @@ def chunks_in(root: Any) -> dict[str, tuple[int, float | None]]:
     }
 
 
-def test_what_is_dropped_is_swept_by_the_servers_clock(bucket: Bucket) -> None:
-    root = bucket.root()
+def test_what_is_dropped_is_swept_by_the_servers_clock(place: Bucket) -> None:
+    root = place.root()
     daskcache.persist(pipeline(), "kept", store=root)
     daskcache.persist(pipeline() + 1, "dropped", store=root)
     written = [when for _, when in chunks_in(root).values()]
@@ -61,8 +61,8 @@ def test_what_is_dropped_is_swept_by_the_servers_clock(bucket: Bucket) -> None:
     assert daskcache.gc(store=root, grace=0, wait=0).documents == 0
 
 
-def test_bad_objects_are_found_and_moved_aside(bucket: Bucket) -> None:
-    root = bucket.root()
+def test_bad_objects_are_found_and_moved_aside(place: Bucket) -> None:
+    root = place.root()
     daskcache.persist(pipeline(), "entry", store=root)
     assert daskcache.verify("entry", store=root).is_sound
     catalog = Catalog(to_root(root), "default")
