@@ -161,6 +161,11 @@ def check_writable(store: Store) -> None:
     ReadOnlyError
         It is.
     """
+    if not store.supports_writes:
+        raise ReadOnlyError(
+            f"store {describe(store)} can only be read, because its protocol has no writes; name another root in "
+            "`daskcache.store`"
+        )
     if store.read_only:
         raise ReadOnlyError(
             f"store {describe(store)} is open for reading only; open it without read_only, "

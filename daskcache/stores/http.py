@@ -13,7 +13,8 @@ from urllib.request import getproxies, proxy_bypass
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 
-from daskcache.errors import InvalidInputError, MissingExtraError, ReadOnlyError, StoreError, UncacheableError
+from daskcache.errors import InvalidInputError, MissingExtraError, StoreError, UncacheableError
+from daskcache.stores.drive import check_writable
 from daskcache.stores.driven import Listed
 from daskcache.stores.faults import redact
 from daskcache.stores.http_index import Entry, parse_index
@@ -127,19 +128,14 @@ class HttpStore(Served):
         return int(length)
 
     def _create(self, key: str, data: Buffer) -> bool:
-        raise self._refusal()
+        check_writable(self)
+        return False
 
     def _put(self, key: str, data: Buffer) -> None:
-        raise self._refusal()
+        check_writable(self)
 
     def _delete(self, keys: Iterable[str]) -> None:
-        raise self._refusal()
-
-    def _refusal(self) -> ReadOnlyError:
-        return ReadOnlyError(
-            f"store {self._shown} can only be read, because HTTP has no writes that all servers know; write it where the "
-            "server has it from, or name another root in `daskcache.store`"
-        )
+        check_writable(self)
 
     def _list_objects(self, prefix: str) -> Listed:
         listed: Listed = {}
