@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import dask.array
+from dask._expr import ProhibitReuse
 from dask._task_spec import (
     Alias,
     DataNode,
@@ -83,6 +84,7 @@ __all__ = [
     "meta_of",
     "parse_input",
     "pass_extra_kwargs",
+    "pass_on",
     "trim_overlap",
 ]
 
@@ -91,6 +93,7 @@ Key = Any
 
 execute_subgraph = _execute_subgraph
 identity_cast = _identity_cast
+pass_on = ProhibitReuse._identity  # gives what it is given, under a key that no other graph has
 pass_extra_kwargs = _pass_extra_kwargs
 trim_overlap = _trim
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import dask.array as da
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from daskcache.checkpoints import CheckpointLayer, Targets
@@ -22,7 +23,7 @@ from daskcache.pool import StoredBlock
 from daskcache.publishing import PLAIN, draft_manifest
 from daskcache.tokens import GraphTokens
 
-__all__ = ["Identified", "identify", "token"]
+__all__ = ["Identified", "identify", "identify_value", "token"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,12 +135,55 @@ def _known_form(array: da.Array, tokens: GraphTokens) -> tuple[int, ...] | None:
     return loaded.spec.inner_shape if isinstance(loaded, StoredBlock) else None
 
 
+def identify_value(obj: Delayed, settings: Settings) -> tuple[bytes, GraphTokens, HighLevelGraph]:
+    """Work out what a delayed value is: what is computed from what.
+
+    Parameters
+    ----------
+    obj : dask.delayed.Delayed
+        The value.
+    settings : Settings
+        The token rules.
+
+    Returns
+    -------
+    token : bytes
+        20 bytes.
+    tokens : GraphTokens
+        Those of its graph.
+    graph : HighLevelGraph
+        Its graph.
+
+    Raises
+    ------
+    UncacheableError
+        It has no deterministic identity, or is run for its effect; the message says why.
+
+    Examples
+    --------
+    >>> from dask.delayed import delayed
+    >>> identify_value(delayed(1), Settings())[0] == identify_value(delayed(1), Settings())[0]
+    True
+    """
+    graph: Any = obj.__dask_graph__()
+    if not isinstance(graph, HighLevelGraph):
+        graph = HighLevelGraph.from_collections(f"graph-{id(graph)}", graph, dependencies=())
+    graph = without_doubles(graph)
+    tokens = GraphTokens(graph, Fingerprinter.from_settings(settings), identify_futures(graph, settings))
+    found = tokens.token(obj.key)
+    if found is None:
+        reason = tokens.reason(obj.key)
+        assert reason is not None
+        raise reason
+    return found, tokens, graph
+
+
 def token(obj: Any, **settings: Any) -> str:
     """Give the identity of an object: what is computed from what, and its labels.
 
     Parameters
     ----------
-    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or dask.delayed.Delayed
         The object. Nothing is computed; no store is looked at.
     **settings
         Fields of `daskcache.config.Settings` in place of those configured, such as ``salt``.
@@ -163,6 +207,8 @@ def token(obj: Any, **settings: Any) -> str:
     False
     """
     resolved = Settings.from_config(**settings).with_(codecs=PLAIN)
+    if isinstance(obj, Delayed):
+        return identify_value(obj, resolved)[0].hex()
     # A form of storage is no part of what something is.
     identified = identify(obj, resolved, Hints())
     identified.require_tokens()

@@ -9,23 +9,28 @@ import multiprocessing.pool
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any
 
+import dask.array.optimization
 import dask.base
 import dask.config
 import dask.local
 import dask.multiprocessing
 import dask.threaded
 from dask.callbacks import Callback
+from dask.core import flatten
 from dask.diagnostics.progress import ProgressBar
+from dask.highlevelgraph import HighLevelGraph
 from dask.system import CPU_COUNT
 
 from daskcache import cluster, reports, runs
-from daskcache.errors import DaskcacheError
+from daskcache.errors import DaskcacheError, StoreError
+from daskcache.sharing import look_first
 
-__all__ = ["Engine", "Work", "drawing_bar", "shows_progress"]
+__all__ = ["Engine", "Job", "Work", "drawing_bar", "shows_progress"]
 
 logger = logging.getLogger("daskcache")
 
@@ -159,6 +164,45 @@ class Engine:
     def _progress(self) -> float:
         found = runs.find_run(self._run)
         return 0.0 if found is None else found.progress
+
+
+def _optimize(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    return look_first(dask.array.optimization.optimize(dsk, keys, **kwargs), set(flatten([keys])))
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A graph with one result, as a dask collection.
+
+    What is stored of it was looked up already, so dask's own optimizer is named and not the pass.
+    """
+
+    graph: HighLevelGraph
+    """The graph."""
+    key: str
+    """The key of the result."""
+
+    def __dask_graph__(self) -> HighLevelGraph:
+        return self.graph
+
+    def __dask_keys__(self) -> list[str]:
+        return [self.key]
+
+    def __dask_layers__(self) -> tuple[str, ...]:
+        return (self.key,)
+
+    def __dask_postcompute__(self) -> tuple[Any, tuple[()]]:
+        return _first, ()
+
+    def __dask_postpersist__(self) -> tuple[Any, tuple[()]]:
+        raise StoreError("a job of daskcache is computed, not persisted by dask")
+
+    __dask_optimize__ = staticmethod(_optimize)
+    __dask_scheduler__ = staticmethod(dask.threaded.get)
+
+
+def _first(results: Sequence[Any]) -> Any:
+    return results[0]
 
 
 class Work:

@@ -8,14 +8,11 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import dask.array.optimization
-import dask.threaded
 import numpy as np
-from dask.core import flatten
+from dask.delayed import Delayed
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from dask.utils import format_bytes, format_time
 
@@ -24,7 +21,7 @@ from daskcache.catalog import Catalog, check_name
 from daskcache.chunks import Hints
 from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
-from daskcache.errors import ReadOnlyError, StoreError, StoreFullError
+from daskcache.errors import InvalidInputError, ReadOnlyError, StoreFullError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
 from daskcache.forgetting import Reuse, refreshing
@@ -32,7 +29,7 @@ from daskcache.formats.opening import open_stored
 from daskcache.graph import keys_of, substitute, without_doubles
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
-from daskcache.jobs import Engine, Work, shows_progress
+from daskcache.jobs import Engine, Job, Work, shows_progress
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest, StoredVariable
 from daskcache.optimizer import writer_for
@@ -43,7 +40,7 @@ from daskcache.pool import Receipt, StoredBlock, write_block
 from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_run, draft_manifest
 from daskcache.records import describe_recipe
 from daskcache.recovery import Find, Recovery
-from daskcache.sharing import look_first
+from daskcache.values import store_value
 from daskcache.writing import store_block
 
 __all__ = ["persist", "store_object"]
@@ -54,7 +51,7 @@ _FAN_IN = 256
 
 
 def persist(
-    obj: Collection,
+    obj: Collection | Delayed,
     name: str | None = None,
     *,
     namespace: str | None = None,
@@ -68,8 +65,8 @@ def persist(
 
     Parameters
     ----------
-    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
-        What to store.
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or dask.delayed.Delayed
+        What to store. A delayed value takes the format of its type: arrays, tables, plain values, containers of them.
     name : str, optional
         The entry's name in the namespace; by default its version, 40 hex digits.
     namespace : str, optional
@@ -90,7 +87,7 @@ def persist(
 
     Returns
     -------
-    xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
+    xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or dask.delayed.Delayed
         The same kind of object, lazy, chunked as it was, read from the store.
 
     Raises
@@ -98,7 +95,7 @@ def persist(
     UncacheableError
         Something has no storage form or no deterministic identity. Nothing was computed.
     InvalidInputError
-        The name is not one, or the hints are none. Nothing was computed.
+        The name is not one, the hints are none, or a delayed value is given chunks, hints or no time. Nothing was computed.
     StoreFullError
         It is estimated not to fit (nothing was computed), or the store ran full.
     StoreError
@@ -135,10 +132,17 @@ def persist(
             f"persist has to store, and daskcache.mode is {settings.mode!r}; set it to 'readwrite', or open what is "
             "stored with daskcache.open"
         )
+    info = {} if expires is None else {"expires_s": parse_seconds(expires, "expires")}
+    if isinstance(obj, Delayed):
+        if chunks is not None or hints is not None or not wait:
+            raise InvalidInputError(
+                "a delayed value takes neither chunks nor hints, and is waited for: what form it has is known when it "
+                "is computed"
+            )
+        return store_value(obj, name, settings, info)
     hints = Hints.of(hints)
     if chunks is not None:
         obj = rechunk(obj, chunks)
-    info = {} if expires is None else {"expires_s": parse_seconds(expires, "expires")}
     return store_object(obj, name, settings, lambda _: info, hints, wait=wait)
 
 
@@ -298,7 +302,7 @@ class _Persist:
 
         return find
 
-    def _job(self, missing: Mapping[str, list[int]], plan: Plan, find: Find) -> _Job:
+    def _job(self, missing: Mapping[str, list[int]], plan: Plan, find: Find) -> Job:
         arrays, targets = self.identified.arrays, self.identified.targets
         tokens = self.identified.tokens
         checks = writer_for(tokens.fingerprinter, self.settings, self.id)
@@ -328,7 +332,7 @@ class _Persist:
         tasks[last] = Task(last, _publish, List(*map(TaskRef, level)), DataNode(None, publication))
         layers = {**graph.layers, prefix: MaterializedLayer(tasks)}
         dependencies = {**graph.dependencies, prefix: set(graph.layers)}
-        return _Job(HighLevelGraph(layers, dependencies), last)
+        return Job(HighLevelGraph(layers, dependencies), last)
 
     def _publication(self, places: np.ndarray[Any, np.dtype[np.int64]]) -> Publication:
         manifest = self.draft.manifest
@@ -420,40 +424,3 @@ def _flatten(parts: Sequence[Any]) -> list[Receipt]:
 def _publish(parts: Sequence[Any], publication: Publication) -> tuple[Manifest, list[Receipt]]:
     receipts = _flatten(parts)
     return publication.publish(receipts), receipts
-
-
-def _optimize(dsk: Any, keys: Any, **kwargs: Any) -> Any:
-    return look_first(dask.array.optimization.optimize(dsk, keys, **kwargs), set(flatten([keys])))
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """A graph with one result, as a dask collection.
-
-    Its blocks are known already, so dask's own optimizer is named and not the pass.
-    """
-
-    graph: HighLevelGraph
-    key: str
-
-    def __dask_graph__(self) -> HighLevelGraph:
-        return self.graph
-
-    def __dask_keys__(self) -> list[str]:
-        return [self.key]
-
-    def __dask_layers__(self) -> tuple[str, ...]:
-        return (self.key,)
-
-    def __dask_postcompute__(self) -> tuple[Any, tuple[()]]:
-        return _first, ()
-
-    def __dask_postpersist__(self) -> tuple[Any, tuple[()]]:
-        raise StoreError("a job of daskcache is computed, not persisted by dask")
-
-    __dask_optimize__ = staticmethod(_optimize)
-    __dask_scheduler__ = staticmethod(dask.threaded.get)
-
-
-def _first(results: Sequence[Any]) -> Any:
-    return results[0]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dask.delayed import Delayed
 from dask.utils import format_bytes
 
 from daskcache import stores
 from daskcache.config import Settings
-from daskcache.identity import identify
+from daskcache.errors import UncacheableError
+from daskcache.identity import identify, identify_value
 from daskcache.listing import Listing
 from daskcache.parts import Collection
+from daskcache.values import find_value
 
 __all__ = ["Status", "VariableStatus", "status"]
 
@@ -81,13 +84,13 @@ class Status:
     __repr__ = __str__
 
 
-def status(obj: Collection, *, store: str | None = None) -> Status:
+def status(obj: Collection | Delayed, *, store: str | None = None) -> Status:
     """Tell which blocks of an object are stored, without computing anything.
 
     Parameters
     ----------
-    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree or dask.array.Array
-        The object.
+    obj : xarray.Dataset, xarray.DataArray, xarray.DataTree, dask.array.Array or dask.delayed.Delayed
+        The object. A delayed value counts as one block, of the path ``value``.
     store : str, optional
         URL or path, instead of the configured one.
 
@@ -108,6 +111,8 @@ def status(obj: Collection, *, store: str | None = None) -> Status:
     False
     """
     settings = Settings.from_config(store=store)
+    if isinstance(obj, Delayed):
+        return Status(stores.describe(settings.store), (_status_of_value(obj, settings),))
     identified = identify(obj, settings)
     listing = Listing(settings.pool_root)
     found = []
@@ -128,3 +133,12 @@ def status(obj: Collection, *, store: str | None = None) -> Status:
             )
         )
     return Status(stores.describe(settings.store), tuple(found))
+
+
+def _status_of_value(obj: Delayed, settings: Settings) -> VariableStatus:
+    try:
+        token, *_ = identify_value(obj, settings)
+    except UncacheableError as reason:
+        return VariableStatus("value", 1, 0, 0, str(reason))
+    found = find_value(token, settings)
+    return VariableStatus("value", 1, int(found is not None), 0 if found is None else found.size_bytes)

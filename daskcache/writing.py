@@ -72,15 +72,35 @@ class Writer:
                 f"the task returned {block.dtype} {block.shape} where {target.dtype} {target.shape} was declared: "
                 "it was not stored; give map_blocks or apply_ufunc the dtype and chunks that it really returns"
             )
+        return self._find_other_code() or find_changed_file(self.files)
+
+    def check(self) -> None:
+        """Refuse to store anything that was computed of other code or files than the tokens were made of.
+
+        Raises
+        ------
+        UncacheableError
+            This process runs other code.
+        SourceChangedError
+            A file that a function reads by itself is not as it was.
+        """
+        changed = find_changed_file(self.files)
+        if changed:
+            raise SourceChangedError(changed)
+        refusal = self._find_other_code()
+        if refusal:
+            raise UncacheableError(refusal)
+
+    def _find_other_code(self) -> str | None:
         units = {(module, name): digest for module, name, digest in self.units}
         changed = check_code_units(units, code_versions=self.code_versions, salt=self.salt)
-        if changed:
-            return (
-                f"this process runs other code than the one that the graph was keyed with ({', '.join(changed[:3])}): "
-                "nothing of it was stored; restart the scheduler, the workers and the client with the same code"
-            )
+        if not changed:
+            return None
         # Which tasks call those functions is not known, so it holds for all blocks of the run.
-        return find_changed_file(self.files)
+        return (
+            f"this process runs other code than the one that the graph was keyed with ({', '.join(changed[:3])}): "
+            "nothing of it was stored; restart the scheduler, the workers and the client with the same code"
+        )
 
 
 def store_block(block: Any, target: StoredBlock, writer: Writer) -> Receipt:

@@ -170,6 +170,33 @@ class Function:
         key = fingerprinter.combine(b"call", [fingerprinter.fingerprint(self.name), code, given])
         return Call(f"{self.name}/{CALL}{key.hex()}", code, given, key, opens)
 
+    def identify_part(self, arguments: Mapping[str, Any], call: Call, settings: Settings) -> str:
+        """Tell a call from others whose results go into the same table: by all of its arguments.
+
+        Parameters
+        ----------
+        arguments : mapping
+            By name, defaults included, those that processors take as well.
+        call : Call
+            What `identify` gave.
+        settings : Settings
+            The token rules.
+
+        Returns
+        -------
+        str
+            In hex.
+
+        Raises
+        ------
+        UncacheableError
+            An argument has no deterministic identity.
+        """
+        fingerprinter = Fingerprinter.from_settings(settings)
+        fingerprinter.dask_collection = lambda held: _digest_collection(held, settings)
+        given = {name: value for name, value in self.flatten(arguments).items() if name not in self._ignore}
+        return fingerprinter.combine(b"part", [call.key, fingerprinter.fingerprint(given)]).hex()
+
     def _identify_code(self, fingerprinter: Fingerprinter) -> tuple[bytes, bool]:
         opens = False
         if self.sources:

@@ -49,6 +49,7 @@ PER_CALL = frozenset(
         "retry_null",
         "path_only",
         "verify",
+        "upsert",
     ]
 )
 """What may be given with a call, as a keyword that the function never sees."""
@@ -74,9 +75,11 @@ class Options:
     """Whether the path of what is stored is given, in place of the result."""
     verify: Verify = "sources"
     """What of a stored result is looked at again when it is recalled."""
+    upsert: bool = False
+    """Whether what the call gives is put into the table that earlier calls have filled."""
 
     def __post_init__(self) -> None:
-        for name in ("force_overwrite", "memoize", "fail_if_missing", "retry_null", "path_only"):
+        for name in ("force_overwrite", "memoize", "fail_if_missing", "retry_null", "path_only", "upsert"):
             if type(getattr(self, name)) is not bool:
                 raise InvalidInputError(f"{name} is {getattr(self, name)!r}; expected true or false")
         for name, allowed in (("mode", get_args(FunctionMode)), ("verify", get_args(Verify))):
@@ -165,7 +168,8 @@ def options(**changes: Any) -> Iterator[None]:
         ``memoize``: keep results in memory. ``mode``: ``write`` (the default), ``overwrite``, ``local``,
         ``local_overwrite``, ``local_sync``, ``local_strict``, ``read_only``, ``read_only_strict``, ``off``.
         ``fail_if_missing``: raise rather than compute. ``retry_null``: compute a stored None again. ``path_only``: give
-        the path of what is stored. ``verify``: ``sources``, ``graph`` or ``never``. ``force_overwrite``: accepted.
+        the path of what is stored. ``verify``: ``sources``, ``graph`` or ``never``. ``upsert``: put what a call gives
+        into the table of its function. ``force_overwrite``: accepted.
 
     Yields
     ------
@@ -276,13 +280,17 @@ class Definition:
     """The format, in place of the one of the result's type."""
     serializer: Any = None
     """What makes bytes of a result and a result of bytes."""
+    database: str | None = None
+    """The URL of the database of ``format="sql"``, in place of the configured one."""
+    upsert_keys: tuple[str, ...] | None = None
+    """Columns that tell rows from each other, where several calls fill one table; none of them: rows are added."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Options of calls."""
 
     @classmethod
     def check(cls, when: Any = None, unless: Any = None, expires: Any = None, **members: Any) -> Definition:
         """Make one of what the decorator was given; see `daskcache.cache`."""
-        for name in ("cache_args", "ignore"):
+        for name in ("cache_args", "ignore", "upsert_keys"):
             names = members.get(name)
             if isinstance(names, str):
                 raise InvalidInputError(f"{name} is {names!r}; expected a list of names, such as [{names!r}]")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +11,8 @@ import numpy as np
 import xarray as xr
 from dask.core import flatten
 
-from daskcache.catalog import Catalog
 from daskcache.chunks import Hints
 from daskcache.config import Settings
-from daskcache.datasets import PackedBlocks
 from daskcache.errors import SourceChangedError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats import Format, draft_value, find_format
@@ -27,16 +23,12 @@ from daskcache.functions.options import Definition
 from daskcache.functions.sources import Sources, read_sources, trace_lazy
 from daskcache.parts import Parts, rechunk, split
 from daskcache.persist import store_object
-from daskcache.pool import StoredBlock
-from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_run
 from daskcache.tokens import GraphTokens
+from daskcache.values import publish_values
 
 __all__ = ["Details", "Saved", "save"]
 
-logger = logging.getLogger("daskcache")
-
 _ARRAYS = (xr.Dataset, xr.DataArray, xr.DataTree, da.Array, np.ndarray)
-_NO_PLACES = np.empty((0, 2), "i8")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,7 +117,7 @@ def save(result: Any, call: Call, settings: Settings, definition: Definition, de
         return Saved(_is_lazy(split(result)), sources)
     if form is None and is_dask_frame(result):
         fingerprinter = _read_graph(result, settings)
-        _publish(lambda: draft_frame(result, settings, describe(fingerprinter)), call.entry, settings)
+        publish_values(lambda: draft_frame(result, settings, describe(fingerprinter)), [call.entry], settings)
         return Saved(True, sources)
     found = form or find_format(result)
     parts = split_container(result, definition.chunks) if form is None and found.name == "json" else None
@@ -133,7 +125,7 @@ def save(result: Any, call: Call, settings: Settings, definition: Definition, de
         trace_lazy(parts, lazily)
         store_object(parts, call.entry, settings, describe, details.hints)
         return Saved(_is_lazy(parts), sources)
-    _publish(lambda: draft_value(result, found, settings, describe(None)), call.entry, settings)
+    publish_values(lambda: draft_value(result, found, settings, describe(None)), [call.entry], settings)
     return Saved(False, sources)
 
 
@@ -171,28 +163,3 @@ def _is_lazy(parts: Parts) -> bool:
         for dataset in parts.datasets.values()
         for variable in dataset.variables.values()
     )
-
-
-def _publish(make: Callable[[], Draft], entry: str, settings: Settings) -> None:
-    try:
-        _publish_once(make(), entry, settings)
-    except BlocksGoneError as error:
-        # Swept since they were found. The record of the first attempt protects them from now on.
-        logger.info("%s", error)
-        _publish_once(make(), entry, settings)
-
-
-def _publish_once(draft: Draft, entry: str, settings: Settings) -> None:
-    run = uuid.uuid4().hex
-    wanted: dict[str, list[StoredBlock]] = {}
-    for number, _, target, _ in draft.pending:
-        wanted.setdefault(draft.manifest.variables[number].path, []).append(target)
-    for variable in draft.manifest.variables:
-        if variable.inline is None and variable.path not in wanted:
-            wanted[variable.path] = list(PackedBlocks(settings.pool_root, variable))
-    # What lies in the manifest itself needs no protection.
-    if wanted:
-        announce_run(run, settings, entry, wanted)
-    Publication(draft, settings, entry, run, _NO_PLACES).publish(())
-    if wanted:
-        Catalog.of(settings).runs.finish(run)

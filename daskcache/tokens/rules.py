@@ -21,6 +21,7 @@ from daskcache.dask_internals import (
     execute_subgraph,
     identity_cast,
     pass_extra_kwargs,
+    pass_on,
 )
 from daskcache.errors import EffectError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
@@ -87,9 +88,9 @@ def is_one_of(func: Any, functions: Iterable[Any]) -> bool:
 
 
 def is_transparent(func: Any) -> bool:
-    """Whether a function of this package passes a block on.
+    """Whether a function of this package, or dask's own for such a purpose, passes a block on.
 
-    Only plain functions of the package itself: an object may have every attribute that it is asked for, and
+    Of the package's only plain functions: an object may have every attribute that it is asked for, and
     ``functools.wraps`` copies attributes on to functions that do more.
 
     Returns
@@ -97,7 +98,7 @@ def is_transparent(func: Any) -> bool:
     bool
         True for marks and writes.
     """
-    return (
+    return func is pass_on or (
         isinstance(func, FunctionType)
         and func.__dict__.get("__daskcache_transparent__") is True
         and str(func.__globals__.get("__name__")).startswith("daskcache.")

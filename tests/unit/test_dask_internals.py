@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask import _task_spec
+from dask.delayed import delayed
 from dask.highlevelgraph import HighLevelGraph
 
 from daskcache import dask_internals
@@ -39,6 +40,7 @@ from daskcache.dask_internals import (
     meta_of,
     parse_input,
     pass_extra_kwargs,
+    pass_on,
     trim_overlap,
 )
 from daskcache.fingerprint import Fingerprinter
@@ -240,3 +242,11 @@ def test_expressions_of_arrays_can_be_written_down_and_made():
     assert lowered.chunks == ((1,),)
     x = da.ones(4, chunks=2)
     assert lower(x) is as_collection(x) is x
+
+
+def test_an_array_within_a_delayed_value_is_wrapped_by_what_gives_it_on() -> None:
+    """Else the blocks of arrays that are arguments of delayed functions have other tokens than in the array's graph."""
+    graph = delayed(len)(da.ones(4, chunks=2)).__dask_graph__()
+    functions = [task.func for task in dict(graph).values() if isinstance(task, Task)]
+    assert sum(func is pass_on for func in functions) >= 2
+    assert pass_on(3) == 3
