@@ -36,7 +36,7 @@ print(imported - base, done - started, time.perf_counter() - again)
 
 
 _METADATA = "Metadata-Version: 2.1\nName: daskcache\nVersion: 0.1.0\n"
-_ENTRY_POINTS = "[dask_cli]\ncache = daskcache.cli:cache\n"
+_ENTRY_POINTS = "[dask_cli]\ncache = daskcache_command:cache\n"
 _HOOK = "[dask.sizeof]\ndaskcache = daskcache_hook:register\n"
 _STARTS = 20  # per repeat
 

@@ -1,44 +1,18 @@
-"""The command ``daskcache``, which is also ``dask cache``: the group, and what its commands share."""
+"""What the commands share: the group that they are added to, and how they print."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import Any
 
-from daskcache.errors import DaskcacheError, MissingExtraError
+import click
 
-try:
-    import click
-except ImportError as error:
-    raise MissingExtraError(
-        "the command needs click; install the extra: pip install 'daskcache[cli]'"
-    ) from error
+from daskcache_command import cache
 
 __all__ = ["JSON_OPTION", "cache", "print_json", "print_table"]
 
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 """The option by which a command prints a document in place of a table."""
-
-
-class _Group(click.Group):
-    """A group in which every error of ours is one line on stderr and exit code 1."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except DaskcacheError as error:
-            raise click.ClickException(str(error)) from error
-
-
-@click.group(cls=_Group, name="cache", context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--store", metavar="URL", help="Path or URL of the store; by default the configured one.")
-@click.option("--namespace", metavar="NAME", help="By default the configured one.")
-@click.version_option(package_name="daskcache", prog_name="daskcache")
-@click.pass_context
-def cache(ctx: click.Context, store: str | None, namespace: str | None) -> None:
-    """Look at what daskcache has stored."""
-    ctx.obj = {"store": store, "namespace": namespace}
 
 
 def print_json(document: object) -> None:

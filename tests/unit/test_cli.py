@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from daskcache.catalog import Catalog
 from daskcache.cli import cache
 from daskcache.manifest import Manifest
+from daskcache_command import COMMANDS
 
 
 def run(*args: str) -> Result:
@@ -96,10 +97,43 @@ def test_errors_are_one_line_and_exit_code_1(
 
 def test_is_a_command_of_its_own_and_of_dask() -> None:
     (script,) = entry_points(group="console_scripts", name="daskcache")
-    assert script.value == "daskcache.cli:main"
+    assert script.value == "daskcache_command:main"
     (plugin,) = entry_points(group="dask_cli", name="cache")
     assert plugin.load() is cache
     assert isinstance(cache, click.Group)
+
+
+def test_all_commands_are_listed_with_what_their_own_help_begins_with() -> None:
+    context = click.Context(cache)
+    commands = {name: cache.get_command(context, name) for name in cache.list_commands(context)}
+    assert commands == cache.commands, "a command is missing in daskcache_command.COMMANDS"
+    helps = {name: command and command.get_short_help_str(1000) for name, command in commands.items()}
+    assert helps == COMMANDS
+    for name in COMMANDS:
+        assert f"\n  {name} " in run("--help").stdout
+
+
+@pytest.mark.parametrize("arguments", [["dask", "--help"], ["dask", "cache", "--help"], ["daskcache", "--help"]])
+def test_commands_are_listed_without_the_package(arguments: list[str]) -> None:
+    program = """
+import atexit, sys
+from importlib.metadata import entry_points
+atexit.register(lambda: print("loaded:", {"daskcache", "xarray", "zarr"} & sys.modules.keys()))
+(script,) = entry_points(group="console_scripts", name=sys.argv[0])
+script.load()()
+"""
+    command = [sys.executable, "-c", f"import sys; sys.argv = {arguments}" + program]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    loaded = result.stdout.splitlines()[-1]
+    plain = [sys.executable, "-c", "import sys; sys.argv = ['dask', 'info', '--help']" + program]
+    if arguments[0] == "dask":
+        # Other packages may have commands of dask's as well, which import what they like.
+        others = subprocess.run(plain, capture_output=True, text=True, timeout=60, check=True)
+        assert loaded == others.stdout.splitlines()[-1]
+        assert "'daskcache'" not in loaded
+    else:
+        assert loaded == "loaded: set()"
+    assert "Look at what daskcache has stored" in result.stdout
 
 
 def test_missing_click_names_the_extra() -> None:
