@@ -1,4 +1,4 @@
-"""What a process pays once: for being there when dask is imported, for the import, and for its first persist."""
+"""What a process pays once: for our being there when dask or its command starts, for the import, for its first persist."""
 
 from __future__ import annotations
 
@@ -44,6 +44,7 @@ _STARTS = 20  # per repeat
 def run(directory: Path, repeats: int) -> None:
     """Measure ``import dask`` with and without us, our import and the first and second persist of a tiny dataset."""
     _measure_hook(directory, _STARTS * repeats)
+    _measure_command(directory, 2 * repeats)
     _measure_persist(directory, repeats)
 
 
@@ -52,12 +53,7 @@ def _measure_hook(directory: Path, starts: int) -> None:
     header(f"startup: import dask, {starts} processes each, processor time")
     paths = {}
     for kind, text in (("without", _ENTRY_POINTS), ("with", _ENTRY_POINTS + _HOOK)):
-        # The first distribution of a name on the path hides the one that is installed.
-        metadata = directory / kind / "daskcache-0.1.0.dist-info"
-        metadata.mkdir(parents=True)
-        (metadata / "METADATA").write_text(_METADATA)
-        (metadata / "entry_points.txt").write_text(text)
-        paths[kind] = {"PYTHONPATH": str(directory / kind)}
+        paths[kind] = _install(directory / kind, text)
     enabled = {"DASK_DASKCACHE__ENABLED": "true", "DASK_DASKCACHE__STORE": str(directory / "none")}
     variants = {
         "without us": paths["without"],
@@ -70,11 +66,50 @@ def _measure_hook(directory: Path, starts: int) -> None:
             taken = _start("import dask, sys; assert 'daskcache' not in sys.modules", variables)
             if number:  # the first compiles
                 seconds[name].append(taken)
+    _print_differences(seconds)
+
+
+def _measure_command(directory: Path, starts: int) -> None:
+    """Start ``dask --help`` in turns with and without the entry point, and ``daskcache --help``."""
+    header(f"startup: dask --help, {starts} processes each, processor time")
+    paths = {
+        "without us": _install(directory / "command-without", _HOOK),
+        "with us": _install(directory / "command-with", _ENTRY_POINTS + _HOOK),
+    }
+    dask = "import os, sys; sys.argv = ['dask', '--help']; sys.stdout = open(os.devnull, 'w'); "
+    codes = dict.fromkeys(paths, f"{dask}from dask.cli import run_cli; run_cli()")
+    codes["daskcache"] = (
+        f"{dask}import dask.cli, daskcache_command; sys.argv[0] = 'daskcache'; daskcache_command.main()"
+    )
+    seconds: dict[str, list[float]] = {name: [] for name in codes}
+    for number in range(starts + 1):
+        for name, code in codes.items():
+            taken = _start(code, paths.get(name, paths["with us"]))
+            if number:
+                seconds[name].append(taken)
+    least = min(_start("import dask.cli", paths["with us"]) for _ in range(starts))
+    ours = seconds.pop("daskcache")
+    _print_differences(seconds)
+    print(
+        f"  daskcache --help: {1000 * (min(ours) - least):+.1f} ms to the {1000 * least:.1f} ms of import dask.cli"
+    )
+
+
+def _install(path: Path, entry_points: str) -> dict[str, str]:
+    """Make a distribution that hides the one that is installed: the first of a name on the path does."""
+    metadata = path / "daskcache-0.1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text(_METADATA)
+    (metadata / "entry_points.txt").write_text(entry_points)
+    return {"PYTHONPATH": str(path)}
+
+
+def _print_differences(seconds: dict[str, list[float]]) -> None:
     plain = seconds["without us"]
     print(
         f"  without us   median {1000 * statistics.median(plain):7.1f} ms, least {1000 * min(plain):7.1f} ms"
     )
-    for name in ("disabled", "enabled"):
+    for name in [name for name in seconds if name != "without us"]:
         pairs = list(zip(seconds[name], plain, strict=True))
         more = statistics.median(ours - theirs for ours, theirs in pairs)
         ratio = statistics.median(ours / theirs for ours, theirs in pairs)

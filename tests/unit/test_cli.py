@@ -113,7 +113,9 @@ def test_all_commands_are_listed_with_what_their_own_help_begins_with() -> None:
         assert f"\n  {name} " in run("--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [["dask", "--help"], ["dask", "cache", "--help"], ["daskcache", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["dask", "--help"], ["dask", "cache", "--help"], ["daskcache", "--help"]]
+)
 def test_commands_are_listed_without_the_package(arguments: list[str]) -> None:
     program = """
 import atexit, sys
