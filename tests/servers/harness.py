@@ -261,6 +261,8 @@ class Faulty:
         self.faults: dict[str, int] = {"500": 0, "503": 0, "stalled": 0}
         self.requests = self.conditional = 0
         self.methods: Counter[str] = Counter()
+        self.puts: Counter[tuple[str, bool]] = Counter()
+        """By path, and whether the server was told to copy."""
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -274,6 +276,8 @@ class Faulty:
                 with lock:
                     proxy.requests += 1
                     proxy.methods[self.command] += 1
+                    if self.command == "PUT":
+                        proxy.puts[self.path.partition("?")[0], "x-amz-copy-source" in self.headers] += 1
                     fault = chance.choice([*proxy.faults]) if chance.random() < share else None
                     if fault:
                         proxy.faults[fault] += 1
