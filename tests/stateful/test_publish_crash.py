@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import subprocess
@@ -164,14 +165,21 @@ def test_without_withdrawing_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) 
 
 
 PUBLISH = """
-import sys, time, dask, daskcache
+import os, sys, time, dask, daskcache
 from daskcache.transfer import published
 copy = published._copy
 # A disk that takes its time, so that there is a moment to be killed in.
 published._copy = lambda route, piece: (time.sleep(0.01), copy(route, piece))[1]
-with dask.config.set({"daskcache.store": sys.argv[1]}):
-    print("begins", flush=True)
-    daskcache.publish(sys.argv[2], sys.argv[3])
+for _ in sys.stdin:
+    # A process for each publish, which need not import all of it again.
+    child = os.fork()
+    if not child:
+        with dask.config.set({"daskcache.store": sys.argv[1]}):
+            print(os.getpid(), flush=True)
+            daskcache.publish(sys.argv[2], sys.argv[3])
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.waitstatus_to_exitcode(status), flush=True)
 """
 
 
@@ -186,17 +194,20 @@ def test_processes_that_are_killed(tmp_path: Path, store_root: Path) -> None:
     opened_before = xr.open_zarr(target)
     chance = random.Random(5)
     killed = 0
-    for _ in range(4):
-        command = [sys.executable, "-c", PUBLISH, str(store_root), "v1", target]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"begins\n"
-            time.sleep(chance.uniform(0.02, 0.15))
-            process.send_signal(signal.SIGKILL)
-        killed += process.returncode == -signal.SIGKILL
-        check(target, versions["v0"], versions["v1"])
-        xr.testing.assert_identical(opened_before.time.load(), versions["v0"].time)
-        assert opened_before.t.values.shape == (days, 6)
+    command = [sys.executable, "-c", PUBLISH, str(store_root), "v1", target]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        for _ in range(8):
+            parent.stdin.write(b"publish\n")
+            child = int(parent.stdout.readline())
+            time.sleep(chance.uniform(0.02, 0.12))
+            os.kill(child, signal.SIGKILL)
+            killed += int(parent.stdout.readline()) == -signal.SIGKILL
+            check(target, versions["v0"], versions["v1"])
+            xr.testing.assert_identical(opened_before.time.load(), versions["v0"].time)
+            assert opened_before.t.values.shape == (days, 6)
+        parent.stdin.close()
     assert killed
     daskcache.publish("v1", target)
     xr.testing.assert_identical(read(target), versions["v1"])
