@@ -8,7 +8,7 @@ import logging
 import pickle
 import sys
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -26,6 +26,7 @@ __all__ = [
     "scheduler",
     "send",
     "tell_over",
+    "tell_workers",
     "wait",
     "waiting",
     "worker",
@@ -256,6 +257,46 @@ def find_lacking_here() -> list[str]:
     lacking = [address for address, answer in answers.items() if _is_lacking(answer)]
     asked.update(answers.keys() - set(lacking))
     return sorted(lacking)
+
+
+def tell_workers(function: Callable[[], Awaitable[None]]) -> bool:
+    """Have all workers of the scheduler that runs in this process call a function, and wait until they have.
+
+    Parameters
+    ----------
+    function : callable
+        A coroutine function that can be imported: it is awaited in each worker's event loop.
+
+    Returns
+    -------
+    bool
+        Whether all have called it while none had anything to do, so that there is nothing to tell them again until
+        another graph is submitted.
+
+    Examples
+    --------
+    >>> import asyncio
+    >>> tell_workers(asyncio.to_thread)
+    False
+    """
+    distributed = _distributed()
+    running = [] if distributed is None else list(distributed.Scheduler._instances)
+    running = [found for found in running if found.status.name == "running"]
+    if len(running) != 1 or _is_in_event_loop():
+        return False
+    (found,) = running
+    workers = list(found.workers)
+    is_idle = not any(state.processing for state in found.workers.values())
+    question = {"op": "run", "function": pickle.dumps(function)}
+    asking = asyncio.run_coroutine_threadsafe(
+        found.broadcast(msg=question, workers=workers, on_error="ignore"), found.loop.asyncio_loop
+    )
+    try:
+        answers = asking.result(_PATIENCE_S)
+    except TimeoutError:
+        asking.cancel()
+        return False
+    return is_idle and len(answers) == len(workers)
 
 
 _equipped: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()

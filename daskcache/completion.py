@@ -27,7 +27,7 @@ from daskcache.errors import CorruptChunkError, SourceChangedError, StoreError, 
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
 from daskcache.journal import expect
-from daskcache.outputs import Form, OutputPlace, Pack, form_of
+from daskcache.outputs import OutputPlace, Pack, form_of
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock
 from daskcache.publishing import Publication, draft_manifest, record_id
@@ -130,8 +130,6 @@ def publish_checkpoints(
             output,
             f"daskcache-publish-{run}-{publishing}",
             written if len(written) <= len(outputs) else list(dict.fromkeys(outputs)),
-            _done,
-            _publish,
             publication,
         )
     return HighLevelGraph(layers, dependencies)
@@ -164,14 +162,13 @@ def list_outputs(
     run : str
         The run's id.
     here : bool, optional
-        Whether the graph is planned where it is wanted, and not on a scheduler.
+        Whether the graph is planned where it is wanted, and not on a scheduler for its workers.
 
     Returns
     -------
     HighLevelGraph
         The task that puts blocks together lists them as well. Blocks that no such task is given are listed by the process
-        that stores the last of them, without a task. On a cluster, where none has all of them, there is one more small
-        task each, one that lists them, and an output that waits for it.
+        that stores the last of them, without a task; on a cluster each worker lists those that it has.
     """
     layers, dependencies = dict(dsk.layers), {name: set(deps) for name, deps in dsk.dependencies.items()}
     watch = Watch.of(fingerprinter)
@@ -194,21 +191,8 @@ def list_outputs(
             _wrap(layers, dependencies, (key, key), _list_after, pack(direct), List(*map(TaskRef, direct)))
             for block in direct:
                 del rest[block]
-    if here:
-        expect(run, rest.values(), watch)
-        return HighLevelGraph(layers, dependencies)
-    output = _terminal(outputs, layers, dependencies) if rest else None
-    if output is not None:
-        _append(
-            layers,
-            dependencies,
-            output,
-            f"daskcache-list-{run}",
-            list(rest),
-            form_of,
-            _list,
-            pack(rest).value,
-        )
+    if rest:
+        expect(run, rest.values(), watch, elsewhere=not here)
     return HighLevelGraph(layers, dependencies)
 
 
@@ -233,16 +217,14 @@ def _append(
     output: tuple[Key, str],
     name: str,
     blocks: Sequence[Key],
-    note: Callable[[Any], Any],
-    last: Callable[[Any, Any], None],
-    what: Any,
+    publication: Publication,
 ) -> None:
-    """Add a task that waits for blocks and holds none, and make an output wait for it."""
+    """Add the task that publishes, which waits for blocks and holds none, and make an output wait for it."""
     key, layer = output
     inner: Key = f"{name}-before"
     tasks: dict[Key, GraphNode] = {}
     for number, block in enumerate(blocks):
-        tasks[name, number] = Task((name, number), note, TaskRef(inner if block == key else block))
+        tasks[name, number] = Task((name, number), _done, TaskRef(inner if block == key else block))
     groups: list[Any] = []
     for start in range(0, len(blocks), _FAN_IN):
         group: Any = List(
@@ -252,7 +234,7 @@ def _append(
             tasks[name, "all", start] = Task((name, "all", start), list, group)
             group = TaskRef((name, "all", start))
         groups.append(group)
-    tasks[name] = Task(name, last, DataNode(None, what), List(*groups))
+    tasks[name] = Task(name, _publish, DataNode(None, publication), List(*groups))
     graph = HighLevelGraph(layers, dependencies)
     held = dict(layers[layer])
     if not isinstance(layers[layer], Blockwise):
@@ -349,10 +331,6 @@ def _list_after(value: Any, pack: Pack, blocks: Sequence[Any]) -> Any:
 def _publish_after(value: Any, publication: Publication) -> Any:
     _publish(publication, ())
     return value
-
-
-def _list(pack: Pack, forms: Sequence[Sequence[Form | None]]) -> None:
-    pack.put([form for part in forms for form in part])
 
 
 def _release(catalog: Catalog, record: str, entry: str, version: str) -> None:

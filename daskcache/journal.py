@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import multiprocessing.util
 import os
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from daskcache import cluster
 from daskcache.catalog import Listed, put_pack
 from daskcache.errors import StoreError, warn_of_defect, warn_once
 from daskcache.fingerprint.watch import Watch
@@ -83,7 +85,7 @@ class _Journal:
         _list_stored(pending, self.run, weighed)
 
 
-def expect(run: str, tokens: Iterable[bytes], watch: Watch) -> None:
+def expect(run: str, tokens: Iterable[bytes], watch: Watch, *, elsewhere: bool = False) -> None:
     """Say which blocks a run is going to store, so that they are listed as soon as this process has all of them.
 
     Parameters
@@ -94,11 +96,15 @@ def expect(run: str, tokens: Iterable[bytes], watch: Watch) -> None:
         The tokens of the blocks that no task of the run lists.
     watch : Watch
         What was seen of the sources. Nothing is listed when they are not as they were.
+    elsewhere : bool, optional
+        Whether other processes may have some of them: the workers of the scheduler that runs in this one.
     """
     journal = _journal_of(run)
     with journal.lock:
         journal.awaited.update(tokens)
         journal.watch = watch
+    if elsewhere:
+        _is_elsewhere.set()
 
 
 def note_stored(run: str, block: StoredBlock, namespace: str, checksum: int) -> None:
@@ -166,11 +172,17 @@ def list_with(run: str, more: Mapping[Spot, Sequence[Listed]], watch: Watch) -> 
 
 
 def list_pending() -> None:
-    """List all that this process has stored and not listed, so that it is found from now on."""
+    """List all that this process has stored and not listed, and its workers, so that it is found from now on."""
     with _lock:
         journals = list(_journals.values())
     for journal in journals:
         journal.flush()
+    if _is_elsewhere.is_set() and cluster.tell_workers(_list_on_worker):
+        _is_elsewhere.clear()
+
+
+async def _list_on_worker() -> None:
+    await asyncio.to_thread(list_pending)
 
 
 def _list_stored(targets: Mapping[Spot, Sequence[Listed]], run: str, weighed: Mapping[str, Weighed]) -> None:
@@ -190,6 +202,7 @@ def _list_stored(targets: Mapping[Spot, Sequence[Listed]], run: str, weighed: Ma
 
 _journals: dict[str, _Journal] = {}
 _lock = threading.Lock()
+_is_elsewhere = threading.Event()
 _listed_at_end: set[int] = set()
 
 

@@ -6,7 +6,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
-from distributed import Client
+from distributed import Client, wait
 
 import daskcache
 from daskcache.catalog import Catalog
@@ -105,6 +105,33 @@ def test_a_client_computes_and_persists(cluster, store_root):
                 assert client.compute((doubled() + 1).sum()).result() == (EXPECTED + 1).sum()
                 assert (client.gather(client.compute([doubled() * 2]))[0] == EXPECTED * 2).all()
             assert count() == expected
+
+
+def transitioned(dask_scheduler):
+    return {entry[0] for entry in dask_scheduler.transition_log}
+
+
+def list_after(seconds):
+    daskcache.journal._FLUSH_S = seconds
+
+
+@pytest.mark.slow
+def test_a_persist_costs_no_task_and_is_found_by_the_next_graph(cluster, store_root):
+    with Client(cluster) as client:
+        wait(client.persist(doubled()))
+        plain = len(client.run_on_scheduler(transitioned))
+        count()
+        client.run(list_after, 600.0)
+        with daskcache.activate(policy="outputs"):
+            for expected in (4, 0):
+                before = client.run_on_scheduler(transitioned)
+                kept = client.persist(doubled() + 1 - 1)
+                wait(kept)
+                assert len(client.run_on_scheduler(transitioned) - before) <= plain
+                assert (doubled() + 1 - 1).sum().compute() == EXPECTED.sum()
+                assert count() == expected
+                del kept
+        client.run(list_after, 2.0)
 
 
 @pytest.mark.slow
