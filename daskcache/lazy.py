@@ -16,6 +16,7 @@ from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import has_query_planning
 from daskcache.datasets import outline
 from daskcache.errors import InvalidInputError, warn_once
+from daskcache.formats.keeping import is_kept, open_kept
 from daskcache.formats.opening import open_stored
 from daskcache.parts import Collection, join, path_of, rebuild, split
 
@@ -171,4 +172,7 @@ def open_entry(
     manifest = catalog.open(name, version)
     if settings.mode == "readwrite":
         catalog.note_use(name, manifest.version, time_of(manifest))
+    if is_kept(manifest):
+        opened = open_kept(manifest, settings, name)
+        return opened.value(opened.holding.ledger)
     return open_stored(manifest, catalog.root_of(manifest))

@@ -116,7 +116,7 @@ class Contents:
         if "range" in index:
             full = pd.RangeIndex(*index["range"])
             first = int(positions[0]) if len(positions) else 0
-            part = full[first : first + len(positions)] if is_whole else full[positions]
+            part: Any = full[first : first + len(positions)] if is_whole else full[positions]
             is_range = isinstance(part, pd.RangeIndex)
             index = {"range": [part.start, part.stop, part.step]} if is_range else {"labels": part.tolist()}
         elif "labels" in index:

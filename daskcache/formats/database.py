@@ -11,7 +11,7 @@ from typing import Any
 import dask.config
 
 from daskcache import secrets
-from daskcache.errors import DaskcacheError, InvalidInputError, MissingExtraError, ReadOnlyError, StoreError
+from daskcache.errors import InvalidInputError, MissingExtraError, ReadOnlyError, StoreError
 from daskcache.stores import describe
 
 __all__ = ["Database", "sqlalchemy"]
@@ -146,16 +146,14 @@ class Database:
             engine = _engine(self, known)
             try:
                 with engine.connect() as connection:
-                    options = {"daskcache_write": write}
+                    options: dict[str, Any] = {"daskcache_write": write}
                     if self.dialect == "postgresql" and not write:
                         options["isolation_level"] = "REPEATABLE READ"
                     with connection.execution_options(**options).begin():
                         yield connection
             finally:
                 engine.dispose()
-        except (sa.exc.SQLAlchemyError, OSError) as error:
-            if isinstance(error, DaskcacheError):
-                raise
+        except sa.exc.SQLAlchemyError as error:
             raise self._translate(error, write, known) from None
 
     def _translate(self, error: Exception, write: bool, known: list[str]) -> StoreError:
@@ -227,11 +225,12 @@ def _begin_by_ourselves(engine: Any) -> None:
     """Have tables made and dropped within transactions, which the driver of SQLite does not by itself."""
     sa = sqlalchemy()
 
-    @sa.event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
         connection.isolation_level = None
 
-    @sa.event.listens_for(engine, "begin")
     def begun(connection: Any) -> None:
         write = connection.get_execution_options().get("daskcache_write")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")
+
+    sa.event.listen(engine, "connect", connected)
+    sa.event.listen(engine, "begin", begun)

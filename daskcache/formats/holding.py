@@ -238,8 +238,8 @@ class Merged:
 
     holding: Holding
     """All but its rows."""
-    added: Mapping[int, Contents]
-    """The new parts."""
+    added: tuple[int, ...]
+    """The numbers of the new parts, in the order of what was given."""
     changed: Mapping[int, Contents]
     """What is left of those that lost rows."""
 
@@ -268,7 +268,7 @@ def merge(
         What it gave.
     keys : sequence of str or None
         Columns: a row takes the place of the one with the same values in them. None of them: rows are added. None: the
-        rows are all that there is.
+        table is the result of one call.
 
     Returns
     -------
@@ -286,15 +286,16 @@ def merge(
     >>> def rows(**columns):
     ...     return Rows("pandas", [Contents.of(pd.DataFrame(columns))])
     >>> first = merge(None, Parts(), Ledger(), Contribution("a"), rows(k=[1, 2], v=[1.0, 2.0]), ["k"])
-    >>> second = merge(first.holding, Parts(lambda part, _: first.added[part].table), first.holding.ledger, Contribution("b"), rows(k=[2], v=[9.0]), ["k"])
-    >>> [contents.table.to_pylist() for contents in (second.changed | second.added).values()]
-    [[{'k': 1, 'v': 1.0}], [{'k': 2, 'v': 9.0}]]
+    >>> there = Parts(lambda part, names: rows(k=[1, 2], v=[1.0, 2.0]).parts[0].table)
+    >>> second = merge(first.holding, there, first.holding.ledger, Contribution("b"), rows(k=[2], v=[9.0]), ["k"])
+    >>> second.added, {part: contents.table.to_pylist() for part, contents in second.changed.items()}
+    ((1,), {0: [{'k': 1, 'v': 1.0}]})
     """
-    if keys is None or before is None:
-        before, living = None, Ledger()
-    elif before.is_gathered and before.keys != tuple(keys):
+    if before is None:
+        living = Ledger()
+    elif before.is_gathered and before.keys != tuple(keys or ()):
         raise UncacheableError(
-            f"the table is kept by the keys {list(before.keys)}, and rows are given by {list(keys)}; change the function's "
+            f"the table is kept by the keys {list(before.keys)}, and rows are given by {list(keys or ())}; change the function's "
             "version, which begins another table"
         )
     given = check_keys(rows, keys or ())
@@ -310,7 +311,8 @@ def merge(
     numbers = tuple(range(first, first + len(rows.parts)))
     pieces: dict[int, Piece] = {}
     changed: dict[int, Contents] = {}
-    for part in living.parts if before is not None else ():
+    for part in living.parts:
+        assert before is not None
         there = before.part(part)
         _check_columns(there, rows.parts[0], before.form == rows.form)
         pieces[part] = before.pieces[part]
@@ -320,8 +322,7 @@ def merge(
             left = parts.read(part, None).filter(arrow().array(stays))
             changed[part] = there.take(left, np.flatnonzero(stays))
             pieces[part] = Piece.of(changed[part])
-    added = dict(zip(numbers, rows.parts, strict=True))
-    pieces |= {part: Piece.of(contents) for part, contents in added.items()}
+    pieces |= {part: Piece.of(contents) for part, contents in zip(numbers, rows.parts, strict=True)}
     frame = rows.frame
     if frame is not None and living.contributions:
         frame = {**frame, "divisions": [None] * (len(pieces) + 1)}
@@ -335,7 +336,7 @@ def merge(
         keys is not None,
         frame,
     )
-    return Merged(holding, added, changed)
+    return Merged(holding, numbers, changed)
 
 
 def check_keys(rows: Rows, keys: Sequence[str]) -> set[tuple[Any, ...]]:
@@ -370,7 +371,8 @@ def check_keys(rows: Rows, keys: Sequence[str]) -> set[tuple[Any, ...]]:
         if gaps:
             raise UncacheableError(f"some rows have no value of {gaps}, which upsert_keys names")
         for key in _keys_of(contents.table, keys):
-            if any(value != value for value in key):  # noqa: PLR0124 (as only NaN is)
+            # Only NaN is not what it is.
+            if any(value != value for value in key):
                 raise UncacheableError(f"some rows have no number in {list(keys)}, which upsert_keys names")
             if key in found:
                 raise UncacheableError(
@@ -407,9 +409,9 @@ def _described(contents: Contents) -> Any:
     """Give what must be the same in all parts, besides the columns' types."""
     attrs = {name: value for name, value in contents.attrs.items() if name not in ("attrs", "own")}
     if "index" in attrs:
-        index = {name for name in attrs["index"] if name not in ("freq",)}
         # A range that lost rows is told by its numbers.
-        attrs["index"] = "range" if index & {"range", "labels"} else attrs["index"].get("dtype")
+        is_range = not {"range", "labels"}.isdisjoint(attrs["index"])
+        attrs["index"] = "range" if is_range else attrs["index"].get("dtype")
     metadata = dict(contents.table.schema.metadata or {})
     if contents.form.startswith("pandas"):
         return attrs

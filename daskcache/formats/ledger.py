@@ -7,10 +7,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from daskcache.errors import InvalidInputError
+from daskcache.manifest import StoredVariable
 
-__all__ = ["Contribution", "Ledger"]
+__all__ = ["Contribution", "Ledger", "Writing"]
 
 Changed = Callable[[Mapping[str, str | None]], bool]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Writing:
+    """What a table is written under."""
+
+    publish: Callable[[Mapping[str, Any], tuple[StoredVariable, ...]], None]
+    """Publishes the entry, given what its manifest says of the table, and where its parts lie."""
+    is_changed: Changed = lambda sources: False
+    """Whether sources are not as they were."""
+    is_anew: Callable[[], bool] = lambda: False
+    """Whether the table begins anew: asked to, or because its entry was cleared or has expired. Asked while no other
+    process writes the table."""
 
 
 @dataclass(frozen=True, slots=True)

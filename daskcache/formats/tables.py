@@ -153,7 +153,8 @@ def _restore_index(index: pd.Index[Any], described: Mapping[str, Any]) -> pd.Ind
         return pd.RangeIndex(start, stop, step, name=index.name)
     if "labels" in described:
         # Some rows of a table with a range.
-        return pd.Index(described["labels"], dtype="int64", name=index.name)
+        labels: pd.Index[Any] = pd.Index(described["labels"], dtype="int64", name=index.name)
+        return labels
     dtype = described.get("dtype")
     if dtype is not None and str(index.dtype) != dtype:
         index = index.astype(dtype)

@@ -34,6 +34,8 @@ def cache(
     encoding: Mapping[str, Any] | None = ...,
     format: str | None = ...,
     serializer: Any = ...,
+    database: str | None = ...,
+    upsert_keys: Sequence[str] | None = ...,
     **defaults: Any,
 ) -> Callable[[Callable[..., Any]], CachedFunction]: ...
 def cache(
@@ -55,6 +57,8 @@ def cache(
     encoding: Mapping[str, Any] | None = None,
     format: str | None = None,  # noqa: A002 (as in many a library that writes files)
     serializer: Any = None,
+    database: str | None = None,
+    upsert_keys: Sequence[str] | None = None,
     **defaults: Any,
 ) -> Any:
     """Keep the results of a function: called again with the same arguments it does not run again.
@@ -95,13 +99,19 @@ def cache(
     encoding : mapping, optional
         Codecs of arrays in place of the configured ones, such as ``{"name": "zstd", "level": 9}``.
     format : str, optional
-        ``"zarr"``, ``"parquet"``, ``"json"``, one that is registered, or ``"pickle"``, which has to be switched on; by
-        default the one of the result's type.
+        ``"zarr"``, ``"parquet"``, ``"json"``, ``"sql"`` or ``"delta"`` for tables, one that is registered, or
+        ``"pickle"``, which has to be switched on; by default the one of the result's type.
     serializer : object, optional
         For results of other types: something with ``dumps`` and ``loads``, or a pair of functions.
+    database : str, optional
+        The URL of the database of ``format="sql"``, without a password, instead of ``daskcache.functions.database``.
+    upsert_keys : list of str, optional
+        Columns or index levels that tell the rows of a table from each other. All calls whose counted arguments are the
+        same fill one table then: ``upsert=True`` puts the rows of a call into it. An empty list: rows are added, and none
+        is taken for another.
     **defaults
         What may also be given with each call or in `daskcache.options`: ``recompute``, ``memoize``, ``mode``,
-        ``fail_if_missing``, ``retry_null``, ``path_only``, ``verify``.
+        ``fail_if_missing``, ``retry_null``, ``path_only``, ``verify``, ``upsert``.
 
     Returns
     -------
@@ -151,6 +161,8 @@ def cache(
         encoding=encoding,
         format=format,
         serializer=serializer,
+        database=database,
+        upsert_keys=upsert_keys,
         defaults=defaults,
     )
     paths = [source] if isinstance(source, str | os.PathLike) else list(source or ())

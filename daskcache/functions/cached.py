@@ -8,6 +8,7 @@ import inspect
 import logging
 import types
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +32,7 @@ from daskcache.functions.recall import Recalled, memory_key, recall
 from daskcache.functions.saving import Details, Saved, save
 from daskcache.functions.serializers import check_trust, format_of
 from daskcache.functions.sources import Sources, collecting, note
+from daskcache.functions.tables import Table
 from daskcache.processors.chain import Bound, Chain
 
 __all__ = ["CachedFunction"]
@@ -136,19 +138,29 @@ class CachedFunction:
         bound = self.chain.bind(self.function.signature, filled.arguments)
         settings = self._settings()
         check_trust(self._form, settings)
+        self._check_upsert(chosen, given)
         call = self._identify(bound, filled.arguments, chosen, settings)
         if call is None:
             with passing_on(chosen):
                 result = yield self._arguments(bound)
             return self.chain.process(result, bound.states)
         place = _Place.of(chosen, settings)
+        part = self._part(call, filled.arguments, settings)
+        table = Table(self.definition.database, part if chosen.upsert else None)
         for one in () if self._recomputes(chosen) else place.reads:
-            found, finished = yield partial(self._recall, call, one, chosen, bound.states)
+            found, finished = yield partial(self._recall, call, one, chosen, bound.states, table)
             if found is not None:
                 note(found.sources)
                 if chosen.mode == "local_sync" and one is not place.writes[0] and not chosen.path_only:
                     yield partial(
-                        self._keep, found.value, call, place.writes[:1], [found.sources], bound, self._look()
+                        self._keep,
+                        found.value,
+                        call,
+                        place.writes[:1],
+                        [found.sources],
+                        bound,
+                        self._look(),
+                        part,
                     )
                 return found.path if chosen.path_only else finished
         if chosen.fail_if_missing or chosen.mode == "read_only_strict":
@@ -160,19 +172,43 @@ class CachedFunction:
         with collecting() as inner, passing_on(chosen):
             result = yield self._arguments(bound)
         result = self.chain.trim(result, bound.states)
-        saved = yield partial(self._keep, result, call, place.writes, inner, bound, before)
+        is_anew = self._recomputes(chosen) and not chosen.upsert
+        saved = yield partial(self._keep, result, call, place.writes, inner, bound, before, part, is_anew)
         for sources in inner if saved is None else [saved.sources]:
             note(sources)
         if saved is None and chosen.path_only:
             raise NotStoredError(f"the result of {self.function.name} was not stored, so it has no path")
-        if saved is not None and (saved.is_lazy or chosen.memoize or chosen.path_only):
-            # As the next call gets it: by reference, or from memory.
-            again = chosen.with_({"verify": "never", "retry_null": False})
-            found, _ = yield partial(self._recall, call, place.writes[0], again, None)
+        if saved is not None and (saved.is_lazy or chosen.memoize or chosen.path_only or self._is_filled):
+            # As the next call gets it: by reference, from memory, or with the rows of other calls.
+            again = chosen.with_({"verify": "sources" if self._is_filled else "never", "retry_null": False})
+            found, _ = yield partial(self._recall, call, place.writes[0], again, None, table)
             if found is not None and chosen.path_only:
                 return found.path
             result = result if found is None else found.value
         return self.chain.process(result, bound.states)
+
+    @property
+    def _is_filled(self) -> bool:
+        """Whether several calls fill one table."""
+        return self.definition.upsert_keys is not None
+
+    def _check_upsert(self, chosen: Options, given: Mapping[str, Any]) -> None:
+        if not self._is_filled and (given.get("upsert") or self.definition.defaults.get("upsert")):
+            raise InvalidInputError(
+                f"{self.function.name} is called with upsert=True and has no upsert_keys; name the columns that tell its rows "
+                "from each other, or give an empty list for rows that are added"
+            )
+        if self._is_filled and (
+            chosen.mode.startswith("local") or (chosen.upsert and "read_only" in chosen.mode)
+        ):
+            raise InvalidInputError(
+                f"{self.function.name} fills one table, which the mode {chosen.mode!r} has no meaning for; use 'write', "
+                "'overwrite' or 'off', or 'read_only' without upsert"
+            )
+
+    def _part(self, call: Call, arguments: Mapping[str, Any], settings: Settings) -> str:
+        """Tell the call from others that fill the same table."""
+        return self.function.identify_part(arguments, call, settings) if self._is_filled else call.key.hex()
 
     def _identify(
         self, bound: Bound, arguments: Mapping[str, Any], chosen: Options, settings: Settings
@@ -207,7 +243,7 @@ class CachedFunction:
         return settings.with_(codecs=dict(self.definition.encoding))
 
     def _recall(
-        self, call: Call, settings: Settings, chosen: Options, states: Any
+        self, call: Call, settings: Settings, chosen: Options, states: Any, table: Table
     ) -> tuple[Recalled | None, Any]:
         """Give what is stored, and what the caller gets of it; a store that fails is as if it were empty."""
 
@@ -215,11 +251,14 @@ class CachedFunction:
             return states is None or self.chain.covers(coverage, states)
 
         try:
-            found = recall(call, settings, chosen, covers, self._form)
+            table = replace(table, wanted=() if states is None else self.chain.wanted(states))
+            found = recall(call, settings, chosen, covers, self._form, table)
             if found is None or chosen.path_only or states is None:
                 return found, None
             finished, problem = self.chain.finish(found.value, states)
         except (StoreError, NotStoredError) as error:
+            if self._is_filled:
+                raise
             warn_once(f"a stored result of {self.function.name} cannot be read, and is computed: {error}")
             return None, None
         if problem is not None:
@@ -235,20 +274,29 @@ class CachedFunction:
         inner: Sequence[Sources],
         bound: Bound,
         before: list[bytes],
+        part: str,
+        is_anew: bool = False,
     ) -> Saved | None:
         """Store a result; None where that was not possible, of which the user is told."""
         saved: Saved | None = None
         coverage = self.chain.coverage(result, bound.states) if self.chain else None
         hints = Hints.of(self.definition.hints) or self.chain.hints(bound.states)
         hints = None if hints is None else hints.resolve(bound.arguments)
-        details = Details(tuple(inner), hints, coverage, self._form, lambda: self._look() == before)
+        details = Details(
+            tuple(inner), hints, coverage, self._form, lambda: self._look() == before, part, is_anew
+        )
         for settings in places:
             try:
                 saved = save(result, call, settings, self.definition, details)
                 MEMORY.drop(memory_key(settings, call))
             except UncacheableError as error:
+                if self._is_filled:
+                    raise
                 self._report(error, settings)
             except (StoreError, SourceChangedError) as error:
+                if self._is_filled:
+                    # One call's rows are not the table.
+                    raise
                 warn_once(f"a result of {self.function.name} was not stored: {error}")
         return saved
 

@@ -296,6 +296,13 @@ class Definition:
                 raise InvalidInputError(f"{name} is {names!r}; expected a list of names, such as [{names!r}]")
             members[name] = None if names is None else tuple(names)
         members["ignore"] = members["ignore"] or ()
+        form = members.get("format")
+        if members["upsert_keys"] is not None and form not in (None, "parquet", "sql", "delta"):
+            raise InvalidInputError(
+                f"upsert_keys is given with format={form!r}; tables are filled as 'parquet', 'sql' or 'delta'"
+            )
+        if members.get("database") is not None and form != "sql":
+            raise InvalidInputError("database is given without format='sql'")
         if members["version"] is not None:
             members["version"] = str(members["version"])
         return cls(

@@ -17,11 +17,13 @@ from daskcache.config import Settings
 from daskcache.datasets import PackedBlocks
 from daskcache.formats import Format
 from daskcache.formats.frames import is_frame
+from daskcache.formats.keeping import is_kept
 from daskcache.formats.opening import open_stored
 from daskcache.functions.keys import Call
 from daskcache.functions.memory import MEMORY, RememberedBlocks, copy_value, size_of
 from daskcache.functions.options import Options
 from daskcache.functions.sources import Sources, find_changed
+from daskcache.functions.tables import Table, recall_table
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest
 
@@ -62,6 +64,7 @@ def recall(
     options: Options,
     covers: Callable[[Any], bool] = lambda _: True,
     form: Format | None = None,
+    table: Table | None = None,
 ) -> Recalled | None:
     """Find the result of a call, and see that it still is its result.
 
@@ -77,6 +80,8 @@ def recall(
         Whether what processors said of a stored result holds what is asked now.
     form : Format, optional
         The format of the function's own serializer.
+    table : Table, optional
+        What counts of tables that are kept in parts.
 
     Returns
     -------
@@ -104,8 +109,12 @@ def recall(
         return None
     described = _described(manifest)
     sources: Sources = dict(described.get("sources", {}))
+    is_table = is_kept(manifest)
+    if is_table and options.verify == "graph" and manifest.nodes[""].attrs.get("is_gathered"):
+        # The graphs of all the calls that filled it are not known.
+        options = options.with_({"verify": "sources"})
     why = _find_fault(manifest, described, sources, call, options)
-    if why is None and kept is None and options.verify != "never":
+    if why is None and kept is None and options.verify != "never" and not is_table:
         why = _find_gone(manifest, catalog.root_of(manifest))
     if why is not None:
         logger.info("%s is computed again: %s", call.entry, why)
@@ -116,6 +125,9 @@ def recall(
     if options.path_only:
         where = entry_key(settings.namespace, call.entry, f"{manifest.version}.json")
         return Recalled(None, sources, f"{stores.describe(settings.store).rstrip('/')}/{where}")
+    if is_table:
+        found = recall_table(manifest, call, settings, options, table or Table())
+        return None if found is None else Recalled(found[0], found[1])
     if kept is not None and kept.has_value:
         return Recalled(copy_value(kept.value), sources)
     blocks = RememberedBlocks if options.memoize else None

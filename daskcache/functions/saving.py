@@ -21,6 +21,7 @@ from daskcache.formats.frames import draft_frame, is_dask_frame
 from daskcache.functions.keys import Call
 from daskcache.functions.options import Definition
 from daskcache.functions.sources import Sources, read_sources, trace_lazy
+from daskcache.functions.tables import is_in_parts, save_table
 from daskcache.parts import Parts, rechunk, split
 from daskcache.persist import store_object
 from daskcache.tokens import GraphTokens
@@ -45,6 +46,10 @@ class Details:
     """The format of the function's own serializer."""
     is_unchanged: Callable[[], bool] = lambda: True
     """Whether what the function declares to read is as it was before it was called."""
+    part: str = ""
+    """Tells the call from others that put rows into the same table."""
+    is_anew: bool = False
+    """Whether such a table begins anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +114,19 @@ def save(result: Any, call: Call, settings: Settings, definition: Definition, de
         covered = {} if details.coverage is None else {"coverage": list(details.coverage)}
         return {"call": {**call.to_json(), "sources": sources, **covered}, **expiry}
 
+    if is_in_parts(definition):
+        found_in = _read_graph(result, settings) if is_dask_frame(result) else None
+        is_lazy = save_table(
+            result,
+            call,
+            settings,
+            definition,
+            details.part,
+            lambda: (describe(found_in), sources),
+            lambda draft: publish_values(lambda: draft, [call.entry], settings),
+            is_anew=details.is_anew,
+        )
+        return Saved(is_lazy, sources)
     form = details.form or _named_format(result, definition.format)
     if form is None and type(result) in _ARRAYS:
         if definition.chunks is not None and not isinstance(result, np.ndarray):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from daskcache.catalog import Catalog
 from daskcache.catalog.versions import expiry_of
 from daskcache.config import Settings
-from daskcache.errors import NotStoredError, warn_once
+from daskcache.errors import CorruptChunkError, EntryNotFoundError, NotStoredError, warn_once
 from daskcache.formats.contents import Wanted
 from daskcache.formats.delta import DELTA
 from daskcache.formats.frames import is_dask_frame
@@ -24,11 +25,23 @@ from daskcache.functions.sources import Sources, find_changed
 from daskcache.manifest import Manifest, Node
 from daskcache.publishing import Draft
 
-__all__ = ["is_in_parts", "recall_table", "save_table"]
+__all__ = ["Table", "is_in_parts", "recall_table", "save_table"]
 
 logger = logging.getLogger("daskcache")
 
 _ATTEMPTS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """What is asked of a table that is kept in parts."""
+
+    database: str | None = None
+    """The function's, in place of the configured one."""
+    own: str | None = None
+    """Whose rows have to be in it; None where all that is in it is welcome."""
+    wanted: tuple[Wanted, ...] = ()
+    """Rows that are asked for."""
 
 
 def is_in_parts(definition: Definition) -> bool:
@@ -59,7 +72,7 @@ def save_table(
     definition: Definition,
     own: str,
     describe: Callable[[], tuple[dict[str, Any], Sources]],
-    publish: Callable[[Draft], None],
+    publish: Callable[[Draft], object],
     *,
     is_anew: bool,
 ) -> bool:
@@ -124,9 +137,7 @@ def recall_table(
     call: Call,
     settings: Settings,
     options: Options,
-    database: str | None,
-    own: str | None,
-    wanted: Sequence[Wanted],
+    table: Table,
 ) -> tuple[Any, Sources, bool] | None:
     """Read the table of an entry.
 
@@ -140,12 +151,8 @@ def recall_table(
         The store and namespace.
     options : Options
         Of which ``verify`` and ``memoize`` count.
-    database : str or None
-        That of the function.
-    own : str or None
-        What has to be in it; None where all that is in it is welcome.
-    wanted : sequence of Wanted
-        Rows that are asked for.
+    table : Table
+        What is asked of it.
 
     Returns
     -------
@@ -163,10 +170,14 @@ def recall_table(
         It cannot be read.
     """
     for attempt in range(_ATTEMPTS):
-        opened = open_kept(manifest, settings, call.entry, database)
+        try:
+            opened = open_kept(manifest, settings, call.entry, table.database)
+        except NotStoredError as error:
+            logger.info("%s is computed again: %s", call.entry, error)
+            return None
         holding = opened.holding
         living = opened.living(_Changes(options.verify))
-        if not living.contributions or (own is not None and living.find(own) is None):
+        if not living.contributions or (table.own is not None and living.find(table.own) is None):
             return None
         gone = len(holding.ledger.contributions) - len(living.contributions)
         if gone:
@@ -180,7 +191,7 @@ def recall_table(
         if kept is not None and kept[0] == stamp:
             return copy_value(kept[1]), living.sources, False
         try:
-            value = opened.value(living, () if options.memoize else wanted)
+            value = opened.value(living, () if options.memoize else table.wanted)
         except NotStoredError:
             # Another process has changed it since it was looked at.
             if attempt + 1 == _ATTEMPTS:
@@ -214,5 +225,11 @@ def _has_gone(settings: Settings, entry: str) -> bool:
     latest = catalog.latest(entry)
     if latest is None:
         return True
-    expiry = expiry_of(catalog.open(entry, latest.version))
+    try:
+        expiry = expiry_of(catalog.open(entry, latest.version))
+    except EntryNotFoundError:
+        return True
+    except CorruptChunkError:
+        # Of what the calls have put in, others know.
+        return False
     return expiry is not None and datetime.fromisoformat(expiry) <= datetime.now(UTC)

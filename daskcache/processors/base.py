@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from daskcache.chunks import Hints
+from daskcache.formats.contents import Wanted
 from daskcache.processors.chain import Bound, Chain, Processed, decorate
 
 __all__ = ["Arguments", "Bound", "Chain", "Processed", "Processor", "decorate"]
@@ -160,6 +161,21 @@ class Processor:
             The caller's.
         """
         return result
+
+    def wanted(self, state: Any) -> tuple[Wanted, ...] | None:
+        """Say which rows of a table it selects, so that a database need not give the others.
+
+        Parameters
+        ----------
+        state : object
+            What `bind` gave.
+
+        Returns
+        -------
+        tuple of Wanted or None
+            Rows that are left out must not matter to it. None: it needs all of them.
+        """
+        return None
 
     def hints(self, state: Any = None) -> Hints | None:
         """Say how the result will be read.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 from daskcache.chunks import Hints
 from daskcache.errors import InvalidInputError
 from daskcache.fingerprint import version
+from daskcache.formats.contents import Wanted
 
 if TYPE_CHECKING:
     from daskcache.processors.base import Processor
@@ -221,6 +222,27 @@ class Chain:
         if problem is not None:
             raise InvalidInputError(problem)
         return processed
+
+    def wanted(self, states: Sequence[Any]) -> tuple[Wanted, ...]:
+        """Say which rows of a table are asked for.
+
+        Parameters
+        ----------
+        states : sequence
+            Those of `Bound`.
+
+        Returns
+        -------
+        tuple of Wanted
+            Of the innermost processors, up to the first that needs all rows.
+        """
+        found: list[Wanted] = []
+        for processor, state in zip(self.processors, states, strict=True):
+            wanted = processor.wanted(state)
+            if wanted is None:
+                break
+            found.extend(wanted)
+        return tuple(found)
 
     def hints(self, states: Sequence[Any] | None = None) -> Hints | None:
         """Put together what processors say of how the result will be read.

@@ -12,6 +12,7 @@ import xarray as xr
 from daskcache.chunks import Access, Hints
 from daskcache.errors import InvalidInputError
 from daskcache.fingerprint import version
+from daskcache.formats.contents import Wanted
 from daskcache.processors.areas import Area
 from daskcache.processors.axes import align, column_of, kind_of, map_datasets, refuse, take_rows, to_slice
 from daskcache.processors.base import Arguments, Processor
@@ -147,6 +148,10 @@ class Region(Processor):
 
             return result.filter(points.map_batches(inside, return_dtype=pl.Boolean))
         raise refuse(result, f"coordinates {self.lat[0]!r} and {self.lon[0]!r}")
+
+    def wanted(self, state: Area | None) -> tuple[Wanted, ...]:
+        """Leave it to others which rows of a table are read: regions are no ranges of a column."""
+        return ()
 
     def hints(self, state: Area | None = None) -> Hints | None:
         """Say that the result is read in boxes."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import xarray as xr
 from daskcache.chunks import Hints
 from daskcache.errors import InvalidInputError
 from daskcache.fingerprint import version
+from daskcache.formats.contents import Wanted
 from daskcache.processors.axes import align, column_of, kind_of, map_datasets, refuse, take_rows, to_slice
 from daskcache.processors.base import Arguments, Processor
 
@@ -129,6 +131,17 @@ class Select(Processor):
             return result
         raise refuse(result, f"coordinate {' or '.join(map(repr, state))}")
 
+    def wanted(self, state: Mapping[str, Any]) -> tuple[Wanted, ...] | None:
+        """Give the rows with the labels that are asked for."""
+        found = []
+        for dim, value in state.items():
+            if isinstance(value, slice):
+                found.append(Wanted((dim,), partial(_ends, value)))
+            else:
+                is_one = not isinstance(value, list | tuple | set | frozenset | np.ndarray | pd.Index)
+                found.append(Wanted((dim,), values=(value,) if is_one else tuple(value)))
+        return tuple(found)
+
     def hints(self, state: Mapping[str, Any] | None = None) -> Hints | None:
         """Say how the result is read, where that was said."""
         return Hints.of(self.access)
@@ -194,6 +207,10 @@ def select(
     if not pairs or not all(isinstance(part, str) for pair in pairs for part in pair):
         raise InvalidInputError(f"select is given {pairs!r}; expected names of arguments and dimensions")
     return Select(pairs, method, tolerance, hints if hints is None else Hints.of(hints))
+
+
+def _ends(value: slice, zone: Any) -> tuple[Any, Any]:
+    return value.start, value.stop
 
 
 def _is_all(value: Any) -> bool:

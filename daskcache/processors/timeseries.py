@@ -13,6 +13,7 @@ import xarray as xr
 from daskcache.chunks import Access, Hints
 from daskcache.errors import InvalidInputError
 from daskcache.fingerprint import version
+from daskcache.formats.contents import Wanted
 from daskcache.processors.axes import align, column_of, kind_of, map_datasets, refuse, take_rows
 from daskcache.processors.base import Arguments, Processor
 from daskcache.processors.times import Span, fields_of, is_temporal, is_within, positions
@@ -125,6 +126,16 @@ class Timeseries(Processor):
             case "polars":
                 return _clip_polars(result, self._name_among(result.collect_schema().names(), result), state)
         raise refuse(result, f"coordinate {' or '.join(map(repr, self.timeseries))}")
+
+    def wanted(self, state: Span) -> tuple[Wanted, ...]:
+        """Give the rows between start and end."""
+
+        def bounds(zone: Any) -> tuple[Any, Any]:
+            ends = state.start, state.end
+            start, end = (None if one is None else one.to_timestamp(zone) for one in ends)
+            return start, end
+
+        return (Wanted(self.timeseries, bounds),)
 
     def hints(self, state: Span | None = None) -> Hints | None:
         """Say that the result is read along time."""

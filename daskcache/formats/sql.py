@@ -1,0 +1,460 @@
+"""Tables in a database: a table for each entry, and one that lists them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+
+from daskcache.errors import NotStoredError, StoreError, UncacheableError
+from daskcache.formats.columns import from_template, restore
+from daskcache.formats.contents import Contents, Wanted
+from daskcache.formats.database import Database, sqlalchemy
+from daskcache.formats.holding import Holding, Parts, Rows, merge
+from daskcache.formats.ledger import Contribution, Ledger, Writing
+from daskcache.formats.sql_names import INDEX, PART, ROW, column_names, digest_of, table_name
+from daskcache.formats.sql_types import column_type, condition, from_rows, to_rows
+from daskcache.manifest import Manifest
+
+__all__ = ["SQL", "SqlKeeper"]
+
+SQL = "sql"
+"""What manifests call tables that lie in a database."""
+
+_BATCH = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class SqlKeeper:
+    """The table of one entry in a database.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> from tempfile import mkdtemp
+    >>> from daskcache.manifest import Node
+    >>> keeper = SqlKeeper(Database.of(f"sqlite:///{mkdtemp()}/results.db"), "default", "mean/call-00")
+    >>> rows = Rows("pandas", [Contents.of(pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="k")))])
+    >>> made = []
+    >>> keeper.write(Contribution("call"), rows, None, Writing(lambda attrs, _: made.append(attrs)))
+    >>> manifest = Manifest.build("table", (), name="sql", nodes={"": Node(made[0])})
+    >>> keeper.read(manifest, keeper.look(manifest)).value()
+       a
+    k
+    x  1
+    y  2
+    """
+
+    database: Database
+    """Where the table lies."""
+    namespace: str
+    """The entry's."""
+    entry: str
+    """Its name."""
+
+    @property
+    def name(self) -> str:
+        """What manifests call such tables."""
+        return SQL
+
+    @property
+    def id(self) -> str:
+        """What the list of tables knows it by."""
+        return digest_of(self.namespace, self.entry)
+
+    @property
+    def table(self) -> str:
+        """What the table is called."""
+        return table_name(self.namespace, self.entry)
+
+    def write(
+        self,
+        own: Contribution,
+        rows: Rows,
+        keys: Sequence[str] | None,
+        how: Writing,
+    ) -> None:
+        """Put what a call gave into the table, in one transaction.
+
+        Parameters
+        ----------
+        own : Contribution
+            The call and its sources.
+        rows : Rows
+            What it gave.
+        keys : sequence of str or None
+            As of `daskcache.formats.holding.merge`.
+        how : Writing
+            What else counts. It publishes before the transaction ends, so that of two writers the one whose rows count is
+            the last to publish.
+
+        Raises
+        ------
+        UncacheableError
+            The database cannot hold a value, or would give another one back.
+        StoreError
+            The database cannot be reached, or refuses.
+        """
+        sa = sqlalchemy()
+        with self.database.begin(write=True) as connection:
+            listed = self._prepare(connection)
+            before = self._find(connection, listed)
+            is_new = before is None or keys is None or how.is_anew()
+            holding = None if is_new or before is None else before[0]
+            living = Ledger() if holding is None else holding.ledger.living(how.is_changed)
+
+            def read(part: int, names: Sequence[str] | None) -> Any:
+                assert holding is not None
+                return self._read_part(connection, holding, part, names)
+
+            merged = merge(holding, Parts(read), living, own, rows, keys)
+            table = self._table(from_template(merged.holding.template))
+            if holding is None:
+                self._drop(connection, table, is_ours=before is not None)
+                table.create(connection)
+            else:
+                stays = [part for part in merged.holding.pieces if part not in merged.changed]
+                connection.execute(sa.delete(table).where(table.c[PART].not_in(stays)))
+            given = chain(merged.changed.items(), zip(merged.added, rows.parts, strict=True))
+            for part, contents in given:
+                self._insert(connection, table, part, contents)
+                found = self._read_part(connection, merged.holding, part, None)
+                if not contents.is_same(found.replace_schema_metadata(contents.table.schema.metadata)):
+                    raise UncacheableError(
+                        f"database {self.database.label} gives other values back than it was given, such as NULL for NaN or "
+                        f"0 for -0, in {_difference(contents.table, found)}; change these, or use format='parquet'"
+                    )
+            stamp = self._note(connection, listed, merged.holding)
+            where = {"database": self.database.label, "table": self.table, "id": self.id}
+            how.publish({**where, "stamp": stamp, "is_gathered": keys is not None}, ())
+
+    def look(self, manifest: Manifest) -> Holding:
+        """Read what is known of the table.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            That of the entry.
+
+        Returns
+        -------
+        Holding
+            All but its rows.
+
+        Raises
+        ------
+        NotStoredError
+            It is not there, or holds something else by now.
+        """
+        attrs = manifest.nodes[""].attrs
+        self._check(attrs)
+        with self.database.begin(write=False) as connection:
+            found = self._find(connection, self._listed())
+        if found is None:
+            raise NotStoredError(f"table {self.table} is not in database {self.database.label}")
+        holding, stamp = found
+        if stamp != attrs["stamp"] and not holding.is_gathered:
+            raise NotStoredError(f"table {self.table} was replaced since")
+        return holding
+
+    def lost(self, manifest: Manifest) -> set[int]:
+        """Give the parts that are gone, which is for the database to say when they are read.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            That of the entry.
+
+        Returns
+        -------
+        set of int
+            None.
+        """
+        return set()
+
+    def read(self, manifest: Manifest, holding: Holding, wanted: Sequence[Wanted] = ()) -> Contents:
+        """Read rows of the table.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            That of the entry.
+        holding : Holding
+            The parts that are wanted.
+        wanted : sequence of Wanted
+            Which rows; those may come as well that cannot be told by the database.
+
+        Returns
+        -------
+        Contents
+            The rows.
+
+        Raises
+        ------
+        NotStoredError
+            The table was changed in the meantime.
+        """
+        whole = holding.whole()
+        with self._reading(holding) as connection:
+            return self._select(connection, holding, whole, tuple(holding.pieces), wanted)
+
+    def read_part(self, manifest: Manifest, holding: Holding, part: int) -> Contents:
+        """Read one part of the table; see `read`.
+
+        Parameters
+        ----------
+        manifest : Manifest
+            That of the entry.
+        holding : Holding
+            The table.
+        part : int
+            Which part.
+
+        Returns
+        -------
+        Contents
+            Its rows.
+        """
+        with self._reading(holding, part) as connection:
+            return holding.part(part).with_rows(self._read_part(connection, holding, part, None))
+
+    @contextmanager
+    def _reading(self, holding: Holding, part: int | None = None) -> Iterator[Any]:
+        """Open a transaction in which the table is as it was looked at."""
+        sa = sqlalchemy()
+        with self.database.begin(write=False) as connection:
+            if self.database.dialect == "postgresql":
+                # Before the first look, which fixes what is seen: tables that are replaced are not subject to that.
+                quoted = sa.sql.quoted_name(self.table, quote=True)
+                preparer = connection.dialect.identifier_preparer
+                try:
+                    connection.exec_driver_sql(f"LOCK TABLE {preparer.quote(quoted)} IN ACCESS SHARE MODE")
+                except sa.exc.ProgrammingError as error:
+                    raise NotStoredError(
+                        f"table {self.table} is not in database {self.database.label}"
+                    ) from error
+            found = self._find(connection, self._listed())
+            there = {} if found is None else found[0].pieces
+            parts = holding.pieces if part is None else [part]
+            if any(
+                number not in there or there[number].digest != holding.pieces[number].digest
+                for number in parts
+            ):
+                raise NotStoredError(f"table {self.table} was changed while it was read")
+            yield connection
+
+    def _drop(self, connection: Any, table: Any, *, is_ours: bool) -> None:
+        sa = sqlalchemy()
+        if not is_ours and sa.inspect(connection).has_table(self.table):
+            raise StoreError(
+                f"database {self.database.label} has a table {self.table} that daskcache did not make; rename it"
+            )
+        table.drop(connection, checkfirst=True)
+
+    def _check(self, attrs: Mapping[str, Any]) -> None:
+        if attrs["database"] != self.database.label:
+            raise NotStoredError(
+                f"it lies in the database {attrs['database']}; set daskcache.functions.database to its URL, and not to "
+                f"{self.database.label}"
+            )
+        if attrs["id"] != self.id:
+            raise NotStoredError(f"table {attrs['table']!r:.80} is not that of {self.entry}")
+
+    def _listed(self) -> Any:
+        return listed_tables()
+
+    def _prepare(self, connection: Any) -> Any:
+        """Have this the only writer of the table, and the list of tables there."""
+        listed = self._listed()
+        if self.database.dialect == "postgresql":
+            # The first makes the list; each entry has its own queue.
+            for number in (digest_of("", INDEX), self.id):
+                key = int(number[:15], 16)
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({key})")
+                if number != self.id:
+                    listed.create(connection, checkfirst=True)
+            return listed
+        listed.create(connection, checkfirst=True)
+        return listed
+
+    def _find(self, connection: Any, listed: Any) -> tuple[Holding, str] | None:
+        sa = sqlalchemy()
+        query = sa.select(listed.c.document, listed.c.stamp).where(listed.c.id == self.id)
+        try:
+            row = connection.execute(query).first()
+        except (sa.exc.ProgrammingError, sa.exc.OperationalError) as error:
+            if not is_missing(error):
+                raise
+            return None
+        if row is None:
+            return None
+        try:
+            return Holding.from_json(json.loads(row.document)), str(row.stamp)
+        except ValueError as error:
+            raise NotStoredError(f"table {self.table} in {self.database.label}: {error}") from error
+
+    def _note(self, connection: Any, listed: Any, holding: Holding) -> str:
+        sa = sqlalchemy()
+        stamp = uuid4().hex
+        connection.execute(sa.delete(listed).where(listed.c.id == self.id))
+        connection.execute(
+            sa.insert(listed),
+            {
+                "id": self.id,
+                "namespace": self.namespace,
+                "entry": self.entry,
+                "table_name": self.table,
+                "rows": holding.rows,
+                "stored": datetime.now(UTC).isoformat(timespec="microseconds"),
+                "stamp": stamp,
+                "document": json.dumps(holding.to_json()),
+            },
+        )
+        return stamp
+
+    def _table(self, template: Any) -> Any:
+        sa = sqlalchemy()
+        dialect = self.database.dialect
+        names = column_names(template.column_names)
+        columns = [
+            sa.Column(name, column_type(field.type, field.name, dialect), key=f"c{number}", nullable=True)
+            for number, (name, field) in enumerate(zip(names, template.schema, strict=True))
+        ]
+        return sa.Table(
+            self.table,
+            sa.MetaData(),
+            sa.Column(PART, sa.Integer, key=PART, primary_key=True, autoincrement=False),
+            sa.Column(ROW, sa.BigInteger, key=ROW, primary_key=True, autoincrement=False),
+            *columns,
+        )
+
+    def _insert(self, connection: Any, table: Any, part: int, contents: Contents) -> None:
+        sa = sqlalchemy()
+        names = [column.key for column in table.columns]
+        statement = sa.insert(table)
+        for start in range(0, contents.table.num_rows, _BATCH):
+            piece = contents.table.slice(start, _BATCH)
+            rows = to_rows(piece, self.database.dialect)
+            batch = [
+                dict(zip(names, (part, start + number, *values), strict=True))
+                for number, values in enumerate(rows)
+            ]
+            try:
+                connection.execute(statement, batch)
+            except (sa.exc.DataError, sa.exc.IntegrityError, UnicodeError, OverflowError) as error:
+                reason = " ".join(str(getattr(error, "orig", None) or error).split())
+                raise UncacheableError(
+                    f"database {self.database.label} cannot hold a value of table {self.table}: {reason}; change it, or use "
+                    "format='parquet'"
+                ) from None
+
+    def _read_part(self, connection: Any, holding: Holding, part: int, names: Sequence[str] | None) -> Any:
+        sa = sqlalchemy()
+        template = from_template(holding.template)
+        table = self._table(template)
+        chosen = range(len(template.column_names))
+        if names is not None:
+            chosen = [template.column_names.index(name) for name in names]  # type: ignore[assignment]
+            template = template.select(list(names))
+        columns = [table.c[f"c{number}"] for number in chosen]
+        query = sa.select(table.c[ROW], *columns).where(table.c[PART] == part).order_by(table.c[ROW])
+        rows = connection.execute(query).all()
+        return restore(from_rows([row[1:] for row in rows], template.schema), template)
+
+    def _select(
+        self,
+        connection: Any,
+        holding: Holding,
+        whole: Contents,
+        parts: Sequence[int],
+        wanted: Sequence[Wanted],
+    ) -> Contents:
+        sa = sqlalchemy()
+        template = whole.table
+        table = self._table(template)
+        columns = list(table.columns)[2:]
+        chosen = table.c[PART].in_(list(parts))
+        order = (table.c[PART], table.c[ROW])
+        filters = [] if "labels" in whole.attrs else list(self._filters(template, columns, wanted))
+        if not filters:
+            rows = connection.execute(sa.select(*order, *columns).where(chosen).order_by(*order)).all()
+            found = restore(from_rows([row[2:] for row in rows], template.schema), template)
+            return whole.with_rows(found)
+        if not whole.needs_positions:
+            query = sa.select(*order, *columns).where(chosen, *filters).order_by(*order)
+            rows = connection.execute(query).all()
+            return whole.with_rows(restore(from_rows([row[2:] for row in rows], template.schema), template))
+        number = (sa.func.row_number().over(order_by=order) - 1).label("daskcache_position")
+        inner = sa.select(number, *columns).where(chosen).subquery()
+        again = list(inner.columns)
+        filters = list(self._filters(template, again[1:], wanted))
+        query = sa.select(*again).where(*filters).order_by(again[0])
+        rows = connection.execute(query).all()
+        found = restore(from_rows([row[1:] for row in rows], template.schema), template)
+        positions = np.fromiter((row[0] for row in rows), "i8", len(rows))
+        return whole.take(found.replace_schema_metadata(template.schema.metadata), positions)
+
+    def _filters(self, template: Any, columns: Sequence[Any], wanted: Sequence[Wanted]) -> Iterator[Any]:
+        names = template.column_names
+        for one in wanted:
+            name = next((name for name in one.columns if name in names), None)
+            if name is not None:
+                number = names.index(name)
+                found = condition(
+                    columns[number], template.schema.field(number).type, one, self.database.dialect
+                )
+                if found is not None:
+                    yield found
+
+
+def listed_tables() -> Any:
+    """Describe the list of all tables.
+
+    Returns
+    -------
+    sqlalchemy.Table
+        One row for each table.
+    """
+    sa = sqlalchemy()
+    return sa.Table(
+        INDEX,
+        sa.MetaData(),
+        sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("namespace", sa.Text, nullable=False),
+        sa.Column("entry", sa.Text, nullable=False),
+        sa.Column("table_name", sa.Text, nullable=False),
+        sa.Column("rows", sa.BigInteger, nullable=False),
+        sa.Column("stored", sa.Text, nullable=False),
+        sa.Column("stamp", sa.String(32), nullable=False),
+        sa.Column("document", sa.Text, nullable=False),
+    )
+
+
+def is_missing(error: Any) -> bool:
+    """Whether an error of SQLAlchemy's says that a table is not there.
+
+    Parameters
+    ----------
+    error : sqlalchemy.exc.DBAPIError
+        The error.
+
+    Returns
+    -------
+    bool
+        Whether it does.
+    """
+    return "no such table" in str(error.orig) or getattr(error.orig, "sqlstate", None) == "42P01"
+
+
+def _difference(given: Any, found: Any) -> str:
+    for name, one, other in zip(given.column_names, given.columns, found.columns, strict=True):
+        if one.null_count != other.null_count or not one.equals(other):
+            return f"column {name!r}"
+    return "a column of floats"
