@@ -14,6 +14,8 @@ from daskcache.stores.faults import redact
 
 __all__ = ["describe", "root_of"]
 
+_ONLY_READ = ("http://", "https://")
+
 
 def describe(store: Store | str | os.PathLike[str]) -> str:
     """Name a store for people and documents, without credentials or query.
@@ -53,8 +55,14 @@ def describe(store: Store | str | os.PathLike[str]) -> str:
 def _home(place: Location | Compound) -> Location:
     if isinstance(place, Location):
         return place
-    written = [one for one in place.parts if one.write is not False and not one.read_only]
+    written = [one for one in place.parts if one.write is not False and not _is_read_only(one)]
     return _home((written or place.parts)[-1 if place.kind == "levels" else 0])
+
+
+def _is_read_only(place: Location | Compound) -> bool:
+    """Whether it is never written: so it was said, or its protocol has no writes."""
+    is_served = isinstance(place, Location) and place.client is None and place.url.startswith(_ONLY_READ)
+    return place.read_only or is_served
 
 
 def root_of(store: Store) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import abstractmethod
 from collections.abc import Buffer, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -97,9 +96,15 @@ class Served(ByRoot, Composed):
         """The store itself."""
         return self
 
+    @property
+    def has_query(self) -> bool:
+        """Whether its name leaves out a query, which may decide what is read."""
+        return bool(urlsplit(self._given.url).query)
+
     def with_read_only(self, read_only: bool = False) -> Self:
         """Give the same store, writable or not."""
-        store = copy.copy(self)
+        store = object.__new__(type(self))  # a copy would be what opens by the root: this very store
+        store.__dict__.update(self.__dict__)
         store._read_only = read_only
         store._is_open = False
         return store
