@@ -74,11 +74,12 @@ class Processes:
                 start_new_session=True,
             )
 
-    def start_scheduler(self, *, package: bool = True) -> None:
+    def start_scheduler(self, *, package: bool = True, dashboard: bool = False) -> None:
         """Start a scheduler, and wait until it listens."""
+        shown = ("--dashboard-address", "127.0.0.1:0") if dashboard else ("--no-dashboard",)
         file = self.directory / f"scheduler-{time.monotonic_ns()}.json"
         self.scheduler = self._start(
-            "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--no-show",
+            "scheduler", "--host", "127.0.0.1", "--port", "0", *shown, "--no-show",
             "--scheduler-file", str(file), package=package,
         )  # fmt: skip
         end = time.monotonic() + 60
@@ -128,11 +129,13 @@ def kill(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
-def processes(directory: Path, workers: int = 2, **environment: str) -> Iterator[Processes]:
+def processes(
+    directory: Path, workers: int = 2, *, dashboard: bool = False, **environment: str
+) -> Iterator[Processes]:
     """Give a running cluster."""
     made = Processes(directory, environment)
     try:
-        made.start_scheduler()
+        made.start_scheduler(dashboard=dashboard)
         for _ in range(workers):
             made.start_worker()
         yield made

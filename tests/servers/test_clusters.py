@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import warnings
 from pathlib import Path
@@ -15,6 +19,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("distributed")
+
+from distributed import wait
 
 import daskcache
 from daskcache import stores
@@ -37,6 +43,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 EXPECTED = np.arange(12) * 2.0
 PAGES = ("/info/main/workers.html", "/info/main/logs.html", "/json/identity.json", "/json/counts.json")
+# Not those of groups of tasks, which distributed fails to make of any graph that stays on the cluster.
+PLOTS = (
+    "/status", "/tasks", "/graph", "/events", "/exceptions", "/profile", "/individual-progress",
+    "/individual-memory-by-key",
+)  # fmt: skip
 ONE_CLIENT = pytest.mark.parametrize("root", ["fsspec"], indirect=True)
 
 
@@ -85,6 +96,70 @@ def test_the_canary_is_seen_nowhere_on_a_cluster(canary: str, root: dict[str, An
     assert len(held) == 2
     with pytest.raises(AssertionError):
         assert_unseen(canary, list(held.values()))
+
+
+@pytest.mark.nightly
+@ONE_CLIENT
+def test_the_canary_is_seen_on_no_dashboard(canary: str, root: dict[str, Any], tmp_path: Path) -> None:
+    """All pages of a scheduler, and what the plots on them are sent: graph, task stream, progress and the rest."""
+    with (
+        processes(tmp_path, 1, dashboard=True) as cluster,
+        cluster.client(1) as client,
+        daskcache.activate(root),
+    ):
+        where = client.dashboard_link.removesuffix("/status")
+        pull(where)  # most only gather what happens once somebody has looked
+        stored = daskcache.persist(pipeline(), "entry")
+        kept = client.persist(pipeline().cache.checkpoint("marked") + 0)
+        assert (kept.compute().v.values == EXPECTED).all()
+        assert (stored.compute().v.values == EXPECTED).all()
+        with pytest.raises(RuntimeError, match="not this time"):
+            daskcache.persist(pipeline(fail), "broken")
+        failed = client.persist(pipeline(fail).v.data + 1)
+        wait(failed)
+        tasks = [urllib.parse.quote(str(key), safe="") for key in client.run_on_scheduler(list_tasks)]
+        (worker,) = [
+            urllib.parse.quote(address, safe="") for address in client.scheduler_info(n_workers=-1)["workers"]
+        ]
+        pages = [*PAGES, "/info/main/exceptions.html", f"/info/worker/{worker}.html"]
+        pages += [f"/info/{kind}/{worker}.html" for kind in ("call-stacks", "logs")]
+        pages += [f"/info/{kind}/{task}.html" for kind in ("task", "call-stack") for task in tasks[:6]]
+        seen = {page: read(where + page) for page in [*PLOTS, *pages]}
+        sent = pull(where)
+    assert_unseen(canary, {"pages": seen, "sent": sent})
+    # They do show what was done.
+    for plot in ("/status", "/tasks", "/graph", "/individual-progress"):
+        assert "marked" in sent[plot] or "checkpoint" in sent[plot], plot
+    assert len(tasks) > 3
+    assert any(b"not this time" in seen[page] for page in pages)
+
+
+def list_tasks(dask_scheduler: Any) -> list[Any]:
+    return list(dask_scheduler.tasks)
+
+
+PULL = """
+import json, sys
+from bokeh.client import pull_session
+
+where, *plots = sys.argv[1:]
+found = {}
+for plot in plots:
+    session = pull_session(url=where + plot)
+    found[plot] = json.dumps(session.document.to_json(), default=repr)
+    session.close()
+print(json.dumps(found))
+"""
+
+
+def pull(where: str) -> dict[str, str]:
+    """Fetch what pages' plots are sent, as a browser does; in a process of its own, for its event loop is its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", PULL, where, *PLOTS], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
 
 
 def read(url: str) -> bytes:
