@@ -12,7 +12,7 @@ from itertools import count
 from zarr.abc.store import ByteRequest, Store
 from zarr.storage import LocalStore, ObjectStore
 
-from daskcache.errors import InvalidInputError
+from daskcache.errors import InvalidInputError, StoreError
 from daskcache.stores import drive, local, pages
 from daskcache.stores.drive import check_writable
 from daskcache.stores.driven import Driven
@@ -428,10 +428,19 @@ def _free_of(store: Store) -> dict[int, int] | None:
     """Tell by device how much room is left: of a fan-out all that it writes to, of others their home."""
     if isinstance(store, Fanout):
         total: dict[int, int] = {}
-        for found in (_free_of(part) for part in store.parts if not part.read_only):
+        errors = []
+        writable = [part for part in store.parts if not part.read_only]
+        for part in writable:
+            try:
+                found = _free_of(part)
+            except StoreError as error:
+                errors.append(error)  # what is written goes to the others
+                continue
             if found is None:
                 return None
             total |= found
+        if errors and len(errors) == len(writable):
+            raise errors[0]
         return total
     if isinstance(store, Driven) and store.home is not store:
         return _free_of(store.home)

@@ -1,4 +1,4 @@
-"""Zarr's state machines, over levels and limits."""
+"""Zarr's state machines, over levels, limits and fan-outs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore
 from zarr.testing.stateful import ZarrHierarchyStateMachine, ZarrStoreStateMachine
 
-from daskcache.stores import Level, Levels, Limit
+from daskcache.stores import Fanout, Level, Levels, Limit
 from daskcache.stores.opened import DiskStore
 
 # Each example sets and lists dozens of objects.
@@ -32,6 +32,15 @@ STORES: dict[str, Callable[[], Store]] = {
     ),
     "a level that takes no copies": lambda: Levels(Level(MemoryStore(), copy=False), MemoryStore()),
     "only mutable objects": lambda: Levels(MemoryStore(), MemoryStore(), fixed="never"),
+    "fan-out": lambda: Fanout(MemoryStore(), MemoryStore(), MemoryStore()),
+    "fan-out with documents": lambda: Fanout(MemoryStore(), MemoryStore(), fixed="[ab1]"),
+    "fan-out of levels, a limit and a fan-out": lambda: Fanout(
+        Levels(MemoryStore(), MemoryStore()),
+        Limit(MemoryStore(), max_object=20),
+        Fanout(MemoryStore(), MemoryStore()),
+        MemoryStore(),
+    ),
+    "levels with a fan-out": lambda: Levels(MemoryStore(), Fanout(MemoryStore(), MemoryStore())),
     "limit in memory": lambda: Limit(MemoryStore(), max_size="1 GB"),
     "limit on objects": lambda: Limit(MemoryStore(), max_object="1 MB"),
 }
@@ -48,6 +57,7 @@ DIRECTORIES: dict[str, Callable[[Path], Store]] = {
         Level(Limit(DiskStore(path / "tier"), max_size=3000, max_object=800), write=False),
         DiskStore(path / "home"),
     ),
+    "fan-out": lambda path: Fanout(*(DiskStore(path / name) for name in "abc")),
     "limit on size": lambda path: Limit(DiskStore(path / "home"), max_size="1 GB"),
 }
 

@@ -10,7 +10,7 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import LocalStore, MemoryStore
 from zarr.testing.store import StoreTests
 
-from daskcache.stores import Level, Levels, Limit
+from daskcache.stores import Fanout, Level, Levels, Limit
 from daskcache.stores.opened import DiskStore
 
 
@@ -95,6 +95,71 @@ class TestLevelsWithAMirror(_OverDirectories):
     def store_kwargs(self, tmp_path: Path) -> dict[str, Any]:
         mirror = LocalStore(tmp_path / "mirror", read_only=True)
         return {"fast": DiskStore(tmp_path / "home"), "slow": mirror}
+
+
+class _TwoParts(Fanout):
+    """Fan-outs as the suite makes stores: by keyword."""
+
+    def __init__(self, *, first: Any, second: Any, fixed: str | None = None, read_only: bool = False) -> None:
+        super().__init__(first, second, fixed=fixed, read_only=read_only)
+
+    def with_read_only(self, read_only: bool = False) -> _TwoParts:
+        first, second = self.parts
+        return _TwoParts(first=first, second=second, fixed=self.fixed, read_only=read_only)
+
+
+class TestFanout(StoreTests[_TwoParts, cpu.Buffer]):
+    store_cls = _TwoParts
+    buffer_cls = cpu.Buffer
+
+    @pytest.fixture
+    def store_kwargs(self, tmp_path: Path) -> dict[str, Any]:
+        return {"first": DiskStore(tmp_path / "a"), "second": DiskStore(tmp_path / "b")}
+
+    async def set(self, store: Any, key: str, value: Buffer) -> None:
+        write(Path(store.parts[store._shares.order(key)[-1]].root), key, value)
+
+    async def get(self, store: Any, key: str) -> Buffer:
+        return read(next(part.root for part in store.parts if (part.root / key).exists()), key)
+
+    def test_store_repr(self, store: Any) -> None:
+        assert all(str(part.root) in repr(store) for part in store.parts)
+
+    def test_store_supports_writes(self, store: Any) -> None:
+        assert store.supports_writes
+
+    def test_store_supports_listing(self, store: Any) -> None:
+        assert store.supports_listing
+
+
+class TestFanoutOfLevelsAndMemory(TestFanout):
+    @pytest.fixture
+    def store_kwargs(self, tmp_path: Path) -> dict[str, Any]:
+        self.disk = DiskStore(tmp_path / "b")
+        return {"first": Levels(MemoryStore(), DiskStore(tmp_path / "a")), "second": Fanout(self.disk)}
+
+    async def set(self, store: Any, key: str, value: Buffer) -> None:
+        write(Path(self.disk.root), key, value)
+
+    async def get(self, store: Any, key: str) -> Buffer:
+        roots = store.parts[0].home.root, self.disk.root
+        return read(next(root for root in roots if (root / key).exists()), key)
+
+    def test_store_repr(self, store: Any) -> None:
+        assert str(self.disk.root) in repr(store)
+
+
+class TestFanoutWithDocuments(TestFanout):
+    """Some keys are taken for those of blocks, the others lie in one store."""
+
+    @pytest.fixture
+    def store_kwargs(self, tmp_path: Path) -> dict[str, Any]:
+        first = DiskStore(tmp_path / "a")
+        write(tmp_path / "a", ".daskcache-fanout", cpu.Buffer.from_bytes(b'{"home": "x", "state": "home"}'))
+        return {"first": first, "second": DiskStore(tmp_path / "b"), "fixed": "(^|/)c/"}
+
+    async def set(self, store: Any, key: str, value: Buffer) -> None:
+        write(Path(store.parts[0].root), key, value)
 
 
 class TestLimitOnObjects(OverADirectory[Limit]):
