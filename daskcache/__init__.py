@@ -32,7 +32,7 @@ from daskcache.processors import Processor, region, select, timeseries
 from daskcache.runs import last_run
 from daskcache.secrets import secret
 from daskcache.status import status
-from daskcache.transfer import publish
+from daskcache.transfer import copy, mirror, publish
 from daskcache.verify import verify
 
 __all__ = [
@@ -55,6 +55,7 @@ __all__ = [
     "cache",
     "checkpoint",
     "clear",
+    "copy",
     "deactivate",
     "effect",
     "expire",
@@ -63,6 +64,7 @@ __all__ = [
     "fingerprint_as",
     "gc",
     "last_run",
+    "mirror",
     "open",
     "options",
     "persist",

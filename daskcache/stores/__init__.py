@@ -3,11 +3,13 @@
 from daskcache.stores.fanout import Fanout
 from daskcache.stores.levels import Level, Levels
 from daskcache.stores.limit import Limit
+from daskcache.stores.migration import migrate
 from daskcache.stores.naming import describe
 from daskcache.stores.objects import (
     create,
     delete,
     exists,
+    find_objects,
     free_bytes,
     get,
     list_dirs,
@@ -30,11 +32,13 @@ __all__ = [
     "delete",
     "describe",
     "exists",
+    "find_objects",
     "free_bytes",
     "get",
     "list_dirs",
     "list_objects",
     "list_sizes",
+    "migrate",
     "open",
     "put",
     "rename_aside",
