@@ -29,7 +29,7 @@ from daskcache.fingerprint.places import (
     is_plainly,
     local_place_of,
 )
-from daskcache.fingerprint.places_served import ServedPlace, tells_stamps
+from daskcache.fingerprint.places_served import our_place_of
 
 __all__ = ["place_of_filesystem", "place_of_store", "place_of_url"]
 
@@ -346,8 +346,9 @@ def place_of_store(store: Store) -> Place:
     local = local_place_of(store)
     if local is not None:
         return local
-    if tells_stamps(store):
-        return ServedPlace(store)
+    ours = our_place_of(store, place_of_store)
+    if ours is not None:
+        return ours
     if is_plainly(store, FsspecStore):
         return place_of_filesystem(store.fs, store.path)
     kind = f"{type(store).__module__}.{type(store).__qualname__}"

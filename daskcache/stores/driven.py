@@ -26,6 +26,10 @@ class Driven(ABC):
         """The stores that it is composed of."""
         return () if self.home is self else (self.home,)
 
+    def origins(self, key: str) -> tuple[Store, ...]:
+        """Give the stores that have what is read under a key: the first of them that has it. Empty where nobody knows."""
+        return ()
+
     @abstractmethod
     def takes(self, nbytes: int) -> bool:
         """Tell whether an object of so many bytes may be put."""

@@ -165,6 +165,17 @@ class Levels(Composed):
 
     # Reading
 
+    def origins(self, key: str) -> tuple[Store, ...]:
+        """Give the stores that have what is read under a key: those whose word counts, then copies of what never changes.
+
+        None for what may change and lies in several: a copy or a mirror may be older, and is read all the same.
+        """
+        authorities, readers = self._authorities(), self._readers(key)
+        if len(readers) > 1 and (self.fixed is None or not self._is_fixed(key)):
+            return ()
+        ordered = (*authorities, *(number for number in readers if number not in authorities))
+        return tuple(self.levels[number].store for number in ordered)
+
     def get_object(self, key: str, byte_range: ByteRequest | None = None) -> bytes | None:
         """Read an object from the first level that has it."""
         failed: StoreError | None = None

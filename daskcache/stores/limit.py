@@ -138,6 +138,10 @@ class Limit(Composed):
     def _identity(self) -> tuple[Any, ...]:
         return self.store, self.max_object, self.max_size, self.within, self.read_only
 
+    def origins(self, key: str) -> tuple[Store, ...]:
+        """Give the stores that have what is read under a key: the one."""
+        return (self.store,)
+
     def takes(self, nbytes: int) -> bool:
         """Tell whether an object of so many bytes is within the limits."""
         return all(limit is None or nbytes <= limit for limit in (self.max_object, self.max_size))
