@@ -14,8 +14,8 @@ from urllib.parse import unquote, urlsplit
 __all__ = ["Entry", "parse_index"]
 
 _TITLE = re.compile(r"\s*(?:Index of|Directory listing for)\b")
-# nginx: time and size; sizes such as 5K are rounded, and no size.
-_DETAILS = re.compile(r"\s*(\d{2}-\w{3}-\d{4} \d{2}:\d{2})\s+(\d+)\s*\Z")
+# nginx: time and size; one such as 5K is rounded, and tells none.
+_DETAILS = re.compile(r"\s*(\d{2}-\w{3}-\d{4} \d{2}:\d{2})\s+(\S+)\s*\Z")
 
 
 class Entry(NamedTuple):
@@ -113,4 +113,5 @@ class _Page(HTMLParser):
                 continue
             found = _DETAILS.match(behind)
             written = found and datetime.strptime(found[1], "%d-%b-%Y %H:%M").replace(tzinfo=UTC).timestamp()
-            yield Entry(name, parts.path.endswith("/"), int(found[2]) if found else None, written)
+            size = int(found[2]) if found and found[2].isdecimal() else None
+            yield Entry(name, parts.path.endswith("/"), size, written)

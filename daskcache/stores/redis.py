@@ -9,7 +9,7 @@ import struct
 import time
 from collections.abc import Buffer, Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 from zarr.abc.buffer import Buffer as ZarrBuffer
 from zarr.abc.buffer import BufferPrototype
@@ -274,7 +274,8 @@ def _split(url: str) -> tuple[str, str]:
         first, _, rest = parts.path.strip("/").partition("/")
         is_database = first.isdecimal() and "db=" not in parts.query
         path, prefix = (f"/{first}", rest) if is_database else ("", parts.path)
-    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, "")), unquote(prefix.strip("/"))
+    query = f"?{parts.query}" if parts.query else ""
+    return f"{parts.scheme}://{parts.netloc}{path}{query}", unquote(prefix.strip("/"))
 
 
 def _connect(url: str, options: Mapping[str, Any]) -> Any:

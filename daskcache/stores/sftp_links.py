@@ -209,7 +209,8 @@ class Links:
             return f"the server's host key is not the one that the known hosts have for {host}; find out why before you go on"
         if isinstance(error, ssh.PasswordRequiredException):
             return "its private key needs a passphrase; give it by a function: @daskcache.secret('storage_options')"
-        if isinstance(error, ssh.AuthenticationException):
+        has_nothing = isinstance(error, ssh.SSHException) and "No authentication methods" in str(error)
+        if has_nothing or isinstance(error, ssh.AuthenticationException):
             return (
                 f"the server does not let {self._username} in with any of the keys and passwords at hand; name a key with "
                 "the storage option key_filename, load one into the agent, or give the password by a function: "

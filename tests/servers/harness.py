@@ -179,6 +179,8 @@ class Cutter:
         self.server = server
         self.after: int | None = None
         self.cuts = 0
+        self.answers: int | None = None
+        """After how many more answers, or parts of such, the next is lost with its connection."""
         self.faults: dict[str, int] = {"cut": 0, "stalled": 0}
         self._share, self._stall_s, self._delay_s = share, stall_s, delay_s
         self._chance = random.Random(seed)
@@ -224,6 +226,9 @@ class Cutter:
                     target.sendall(data[: len(data) // 2])
                     time.sleep(self._stall_s if fault == "stalled" else 0)
                     break
+                if not counted and self._loses_answer():
+                    self.cuts += 1
+                    break
                 time.sleep(self._delay_s)
                 target.sendall(data)
         except OSError:
@@ -234,6 +239,16 @@ class Cutter:
                     end.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     continue
+
+    def _loses_answer(self) -> bool:
+        with self._lock:
+            if self.answers is None:
+                return False
+            self.answers -= 1
+            if self.answers >= 0:
+                return False
+            self.answers = None
+            return True
 
     def _draw(self) -> str | None:
         with self._lock:
