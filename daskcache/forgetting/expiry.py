@@ -92,8 +92,8 @@ def expire(
         Drop what was last opened or published before. Use is noted to the day; of blocks without a name, which were
         stored because somebody computed them, it is not, and they count from when they were stored.
     max_size : str or int, optional
-        Such as ``"200 GiB"``, or bytes: drop the least recently used until the rest needs no more. Blocks that
-        versions share count once.
+        Such as ``"200 GiB"``, or bytes: drop the least recently used until the rest needs no more, and what is larger
+        by itself in any case. Blocks that versions share count once.
     namespace : str, optional
         Instead of the configured one.
     store : str, optional
@@ -259,7 +259,10 @@ def _unnamed(catalog: Catalog) -> Iterator[_Unnamed]:
 def _beyond(
     catalog: Catalog, versions: list[_Kept], unnamed: list[_Unnamed], limit: int
 ) -> tuple[list[_Kept], list[_Unnamed]]:
-    """Give the least recently used versions and blocks without a name that go beyond a size."""
+    """Give the versions and blocks without a name that go, so that what is left needs no more than a size.
+
+    What is larger by itself goes in any case; where that is not enough, the least recently used.
+    """
     seen: set[tuple[str, str]] = set()
     total = 0
     never = datetime.min.replace(tzinfo=UTC)
@@ -267,32 +270,34 @@ def _beyond(
         (kept.used, kept.published, kept) for kept in versions
     ]
     timed += [(one.used or never, one.used or never, one) for one in unnamed]
-    ordered = [one for _, _, one in sorted(timed, key=lambda one: one[:2], reverse=True)]
-    for number, one in enumerate(ordered):
-        for chunk, size in _sizes(catalog, one):
-            if chunk is None or chunk not in seen:
-                total += size
-            if chunk is not None:
-                seen.add(chunk)
-        if total > limit:
-            rest = ordered[number:]
-            return (
-                [one for one in rest if isinstance(one, _Kept)],
-                [one for one in rest if isinstance(one, _Unnamed)],
-            )
-    return [], []
+    going: list[_Kept | _Unnamed] = []
+    is_full = False
+    for _, _, one in sorted(timed, key=lambda one: one[:2], reverse=True):
+        own, chunks = _size(catalog, one)
+        more = own + sum(size for chunk, size in chunks.items() if chunk not in seen)
+        is_too_large = own + sum(chunks.values()) > limit
+        is_full = is_full or (not is_too_large and total + more > limit)
+        if is_too_large or is_full:
+            going.append(one)
+        else:
+            total += more
+            seen.update(chunks)
+    return [one for one in going if isinstance(one, _Kept)], [
+        one for one in going if isinstance(one, _Unnamed)
+    ]
 
 
-def _sizes(catalog: Catalog, one: _Kept | _Unnamed) -> Iterator[tuple[tuple[str, str] | None, int]]:
-    """Give the objects that something needs, and their sizes; None for what lies in its index."""
+def _size(catalog: Catalog, one: _Kept | _Unnamed) -> tuple[int, dict[tuple[str, str], int]]:
+    """Give the bytes that lie in something's index, and the sizes of the objects that it needs."""
     if isinstance(one, _Unnamed):
-        yield one.chunk, one.size_bytes
-        return
+        return 0, {one.chunk: one.size_bytes}
     if not one.info.time:
-        return  # its index cannot be read
-    for variable in catalog.open(one.entry, one.info.version).variables:
-        yield None, len(variable.inline or b"")
-        yield from zip(chunk_ids(variable), variable.sizes.tolist(), strict=False)
+        return 0, {}  # its index cannot be read
+    variables = catalog.open(one.entry, one.info.version).variables
+    chunks: dict[tuple[str, str], int] = {}
+    for variable in variables:
+        chunks.update(zip(chunk_ids(variable), variable.sizes.tolist(), strict=False))
+    return sum(len(variable.inline or b"") for variable in variables), chunks
 
 
 def _drop(

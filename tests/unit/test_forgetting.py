@@ -321,6 +321,31 @@ def test_shared_blocks_count_once(store_root: Path) -> None:
     assert daskcache.expire(max_size=one - 1).dropped == 3
 
 
+def test_the_least_recently_used_go_until_the_rest_fits(store_root: Path) -> None:
+    catalog = Catalog(str(store_root))
+    rng = np.random.default_rng(0)
+    # From the newest to the oldest, by days: sizes in thousands of numbers, which do not compress.
+    for days, (name, length) in enumerate({"a": 1, "b": 9, "c": 2, "d": 1, "e": 1}.items()):
+        daskcache.persist(da.from_array(rng.random(length * 1000), chunks=1000), name)
+        backdate(catalog, name, days=days)
+    size = {name: catalog.versions(name)[0].size_bytes for name in "abcde"}
+
+    def left_by(max_size: int) -> str:
+        gone = {entry for entry, _ in daskcache.expire(max_size=max_size, dry_run=True).versions}
+        return "".join(sorted(size.keys() - gone))
+
+    assert left_by(sum(size.values())) == "abcde"
+    assert left_by(sum(size.values()) - 1) == "abcd"
+    assert left_by(size["a"] + size["b"]) == "ab"
+    # What came before goes although it would fit: it is the least recently used.
+    assert left_by(size["a"] + size["b"] - 1) == "a"
+    # What cannot stay in any case drives nothing out.
+    assert left_by(size["b"] - 1) == "acde"
+    assert left_by(size["a"] + size["c"] + size["d"]) == "acd"
+    assert left_by(size["a"] + size["c"] - 1) == "a"
+    assert left_by(size["a"] - 1) == ""
+
+
 def test_a_checkpoint_expires_and_its_use_is_noted(store_root: Path) -> None:
     with daskcache.activate():
         x = daskcache.checkpoint(doubled(), "x", expires=3600)
