@@ -132,7 +132,7 @@ http {{
             auth_basic "files"; auth_basic_user_file {directory}/passwords;
         }}
         location /moved/ {{ return 302 /; }}
-        location /elsewhere/ {{ rewrite ^ $request_uri; rewrite ^/elsewhere(/.*) $1 break; return 307 $uri; }}
+        if ($request_uri ~ ^/elsewhere(/.*)$) {{ return 307 $1; }}
         location /broken/ {{ return 503; }}
     }}
 }}
