@@ -63,7 +63,7 @@ class Copied:
     versions: int = 0
     """Versions that were not there yet."""
     blocks: int = 0
-    """Blocks that were not there yet; one that several versions name counts once for each entry."""
+    """Blocks that were not there yet."""
     size_bytes: int = 0
     """Their size, as far as their versions tell."""
     kept: int = 0
@@ -242,6 +242,7 @@ class _Pair:
         check_format(stores.open(self.target), create=not dry_run)
         here = Catalog.of(self.source)
         counts: Counter[str] = Counter()
+        seen: set[str] = set()
         for namespace in here.namespaces() if everywhere else [self.source.namespace]:
             settings = Settings.from_config(store=self.target, namespace=namespace)
             if settings.mode not in ("write", "readwrite") and not dry_run:
@@ -249,7 +250,7 @@ class _Pair:
                     f"daskcache.mode of namespace {namespace!r} is {settings.mode!r}; set it to 'readwrite', or copy to "
                     "another"
                 )
-            work = _Namespace(self.source.store, settings, counts, mirrors, dry_run)
+            work = _Namespace(self.source.store, settings, counts, seen, mirrors, dry_run)
             work.copy(entry, version)
         return Copied(stores.describe(self.source.store), stores.describe(self.target), dry_run, **counts)
 
@@ -262,6 +263,8 @@ class _Namespace:
     settings: Settings
     """Of the target."""
     counts: Counter[str]
+    seen: set[str]
+    """Of a dry run, the blocks that would be there by now, by root and key."""
     mirrors: bool
     dry_run: bool
 
@@ -358,7 +361,9 @@ class _Namespace:
         wishes: dict[str, Wish] = {}
         for manifest in manifests:
             wishes |= wishes_of(manifest, here)
-        missing = _missing(there, wishes)
+        missing = [wish for wish in _missing(there, wishes) if f"{there}/{wish.block.key}" not in self.seen]
+        if self.dry_run:
+            self.seen.update(f"{there}/{wish.block.key}" for wish in missing)
         self.counts["blocks"] += len(missing)
         self.counts["size_bytes"] += sum(wish.block.size_bytes or 0 for wish in missing)
         self.counts["kept"] += len(wishes) - len(missing)
