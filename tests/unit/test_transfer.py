@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -249,11 +250,14 @@ def test_a_version_that_is_dropped_meanwhile(
     newest, oldest = versions(store_root, "entry")
     move = copies.move_block
 
+    lock = threading.Lock()
+
     def drop_first(*args: Any) -> Any:
-        if Catalog(str(store_root)).drop("entry", [oldest]):
-            for path in store_root.rglob("*.dropped"):
-                path.unlink()
-            daskcache.gc(grace=0, wait=0)
+        with lock:
+            if Catalog(str(store_root)).drop("entry", [oldest]):
+                for path in store_root.rglob("*.dropped"):
+                    path.unlink()
+                daskcache.gc(grace=0, wait=0)
         return move(*args)
 
     monkeypatch.setattr(copies, "move_block", drop_first)
