@@ -1,15 +1,18 @@
 """A bucket that answers each request after 10 ms: ``python bucket.py DIRECTORY ROOT``.
 
 It lists, page by page as S3 does, the keys that the files of a directory name: of the file ``chunks/00ff`` each line
-is an object below that prefix, of 4,096 bytes. It holds nothing else, and says so (404); the port is printed.
+is an object below that prefix, of 4,096 bytes, of which the head can be had. It holds nothing else, and says so (404); the
+port is printed. ``GET /requests`` tells, at once, how many requests came since it was asked last.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import parse_qs, urlsplit
@@ -26,14 +29,32 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     names: ClassVar[dict[str, list[str]]] = {}
     entries: ClassVar[dict[str, list[str]]] = {}
+    requests: ClassVar[Iterator[int]] = count()
 
     def setup(self) -> None:
         super().setup()
         # Else a small answer waits 40 ms for the acknowledgement of its head.
         self.request.setsockopt(6, 1, True)
 
-    def do_GET(self) -> None:
+    def do_HEAD(self) -> None:
         time.sleep(LATENCY_S)
+        next(self.requests)
+        _, _, group, name = urlsplit(self.path).path.strip("/").rsplit("/", 3)
+        names = self.names.get(f"chunks/{group}", [])
+        place = bisect_left(names, name)
+        self.send_response(200 if place < len(names) and names[place] == name else 404)
+        self.send_header("Content-Length", "4096")
+        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
+        self.send_header("ETag", '"0"')
+        self.end_headers()
+
+    def do_GET(self) -> None:
+        if self.path == "/requests":
+            self._answer(200, str(next(self.requests)))
+            type(self).requests = count()
+            return
+        time.sleep(LATENCY_S)
+        next(self.requests)
         query = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
         if "list-type" not in query:
             self._answer(404, "<Error><Code>NoSuchKey</Code><Message>there is none</Message></Error>")

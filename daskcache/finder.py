@@ -10,15 +10,16 @@ from dask.highlevelgraph import HighLevelGraph
 
 from daskcache.checkpoints import Checkpoint, Targets
 from daskcache.config import Settings
-from daskcache.dask_internals import Blockwise, Key
+from daskcache.dask_internals import Alias, Blockwise, Key, Task
 from daskcache.errors import EffectError, ReadOnlyError, StoreFullError, warn_once
 from daskcache.forgetting import Reuse
-from daskcache.listing import Listing
+from daskcache.listing import SAMPLE, Listing
 from daskcache.outputs import OutputPlace
 from daskcache.plan import Plan, Target
 from daskcache.pool import StoredBlock
 from daskcache.publishing import announce_run, record_id
 from daskcache.tokens import GraphTokens
+from daskcache.tokens.rules import READERS, is_basic, is_one_of
 
 __all__ = ["Finder", "may_read", "may_write"]
 
@@ -53,6 +54,7 @@ class Finder:
         self._index = index
         self._settings = settings
         self._listings: dict[str, Listing] = {}
+        self._looked_ahead: set[str] = set()
         # What a manifest still names, but a listing does not.
         self._gone: set[StoredBlock] = set()
         # Where the index has what the outputs need.
@@ -122,7 +124,7 @@ class Finder:
 
     def place_of_intermediate(self, plan: Plan, key: Key) -> OutputPlace | None:
         """Say where a block goes if it is worth it; None for one that is stored anyway, and one that is only read."""
-        if key in plan.loads or key in plan.writes or self._function(key) == self._data:
+        if key in plan.loads or key in plan.writes or self._is_only_read(key):
             return None
         return self.place(key)
 
@@ -130,13 +132,8 @@ class Finder:
         """Give the stored block that may take a task's place, or None."""
         target = self.targets.get(key)
         if target is not None and may_read(self._checkpoints[key[0]].settings):
-            if target.root not in self._listings:
-                settings = self._checkpoints[key[0]].settings
-                # What is only read is computed where it has gone.
-                reuse = Reuse(settings, self._run).is_safe if key[0] in self.writes else None
-                listing = self._listings[target.root] = Listing(target.root, reuse)
-                listing.look_ahead(other for other in self.targets.values() if other.root == target.root)
-            stored = self._listings[target.root].find_as_known(target, self._published(key))
+            known = self._published(key)
+            stored = self._listing(key).find_as_known(target, known)
             if stored is not None:
                 return stored
             self._gone.add(target)
@@ -146,8 +143,31 @@ class Finder:
             if inner is not None and found.spec.inner_shape != inner:
                 # A hint asks for another form: what is below the mark is loaded, and what passes it stored anew.
                 return None
+        if found is None:
+            return None
+        if found.root not in self._listings:
+            self._listings[found.root] = Listing(found.root)
+        if self._listings[found.root].is_lost(found):
+            return self._listings[found.root].find(found)
         # To be looked for in a set costs a block a hash.
         return None if self._gone and found in self._gone else found
+
+    def _listing(self, key: Key) -> Listing:
+        """Give the listing of the store that a marked block belongs into, once that was asked for all of them."""
+        root = self.targets[key].root
+        if root not in self._looked_ahead:
+            settings = self._checkpoints[key[0]].settings
+            # What is only read is computed where it has gone.
+            reuse = Reuse(settings, self._run).is_safe if key[0] in self.writes else None
+            listing = self._listings[root] = Listing(root, reuse)
+            self._looked_ahead.add(root)
+            keys = [other for other, target in self.targets.items() if target.root == root]
+            named = [other for other in keys if other in self._positions]
+            sample = named[:: max(len(named) // SAMPLE, 1)]
+            if listing.count_on_names([(self.targets[other], self._published(other)) for other in sample]):
+                keys = [other for other in keys if other not in self._positions]
+            listing.look_ahead(self.targets[other] for other in keys)
+        return self._listings[root]
 
     def _published(self, key: Key) -> StoredBlock | None:
         position = self._positions.get(key)
@@ -164,8 +184,7 @@ class Finder:
     def target(self, key: Key, token: bytes) -> Target | None:
         """Say where a task's block is wanted, or None where nobody wants it."""
         if key in self._kept:
-            # What is only read lies in its source, or in the graph.
-            return token if self._function(key) != self._data else None
+            return None if self._is_only_read(key) else token
         name = key[0] if type(key) is tuple and key else None
         return self.targets.get(key) if name in self.writes else None
 
@@ -173,12 +192,36 @@ class Finder:
         """Tell whether a mark, or the policy, says that a task's block is wanted."""
         return key in self._kept or (type(key) is tuple and bool(key) and key[0] in self.writes)
 
+    def _is_only_read(self, key: Key) -> bool:
+        """Tell whether a block is read, or selected of one that is: it lies in its source, or in the graph.
+
+        A write behind a selection would keep dask from reading no more than what is selected.
+        """
+        while self._function(key) != self._data:
+            scope, node = self._tokens.task(key)
+            if not isinstance(node, Alias) and not _is_selection(scope, node):
+                return False
+            inputs = list(self._tokens.inputs(key))
+            if len(inputs) != 1 or inputs[0] == key:
+                return False
+            (key,) = inputs
+        return True
+
     def _function(self, key: Key) -> bytes:
         if key[0] not in self._blockwise:
             return self._tokens.function(key)
         if key[0] not in self._functions:
             self._functions[key[0]] = self._tokens.function(key)
         return self._functions[key[0]]
+
+
+def _is_selection(scope: Any, node: Any) -> bool:
+    """Whether a task takes slices and positions of something."""
+    if not isinstance(node, Task) or not is_one_of(node.func, READERS) or len(node.args) < 2:
+        return False
+    index = scope.literal(node.args[1])
+    parts = index if isinstance(index, tuple) else (index,)
+    return is_basic(tuple(part for part in parts if part is not None))
 
 
 def may_read(settings: Settings) -> bool:

@@ -1,24 +1,57 @@
-"""Which blocks lie in a pool: one listing for each group of siblings."""
+"""Which blocks lie in a pool: what manifests name, if a few of it are there, and one listing for each group else."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
+
+from zarr.storage import LocalStore, MemoryStore
 
 from daskcache import stores
-from daskcache.errors import CorruptChunkError, NotStoredError
+from daskcache.errors import CorruptChunkError, NotStoredError, StoreError
 from daskcache.pool import SMALLEST_BYTES, StoredBlock
+from daskcache.stores.driven import Driven
 
-__all__ = ["Listing"]
+__all__ = ["SAMPLE", "Listing", "note_lost"]
 
 IsSafe = Callable[[StoredBlock, float | None], bool]
 
-_REQUESTS = 16
-"""How many groups are listed at once."""
+SAMPLE = 32
+"""How many blocks that manifests name are looked at before the others are counted on."""
+
+_LOST = "quarantine/lost"
+_WIDTH = 16
 
 logger = logging.getLogger("daskcache")
+
+
+def note_lost(block: StoredBlock) -> None:
+    """Note that a block could not be read, so that runs look before they count on a manifest that names it.
+
+    Parameters
+    ----------
+    block : StoredBlock
+        What could not be read where nobody could compute it.
+
+    Notes
+    -----
+    One small object, which is swept with what was moved aside. A store that takes none is no error.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from daskcache.chunks import ChunkSpec
+    >>> spec = ChunkSpec.for_block("f4", (3,))
+    >>> note_lost(StoredBlock("memory://doc-lost", "00ff", bytes(20), spec, (3,), np.dtype("f4"), 64))
+    """
+    store = stores.open(block.root)
+    try:
+        stores.put(store, f"{_LOST}/{block.id}", block.group.encode())
+    except StoreError as error:
+        logger.info("nobody will know that %s is lost: %s", block.key, error)
 
 
 class Listing:
@@ -42,6 +75,73 @@ class Listing:
         self._store = stores.open(root)
         self._is_safe = is_safe
         self._groups: dict[str, Mapping[str, tuple[int, float | None]]] = {}
+        # Of groups that were not listed as a whole, which blocks were asked for.
+        self._asked: dict[str, Collection[str]] = {}
+        self._counts_on_names = False
+
+    def count_on_names(self, named: Collection[tuple[StoredBlock, StoredBlock | None]]) -> bool:
+        """Look at some of the blocks that manifests name; where all are there, count on the others.
+
+        Parameters
+        ----------
+        named : collection of tuple
+            Some `SAMPLE` blocks, and what a manifest says of the token of each.
+
+        Returns
+        -------
+        bool
+            Whether they are counted on from now on. Not on a near disk, where each look costs microseconds.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be read.
+
+        Notes
+        -----
+        What a manifest names is not swept. What somebody has deleted nevertheless is computed where its load fails, or
+        looked for by the next run: see `note_lost`.
+        """
+        home = self._store.home if isinstance(self._store, Driven) else self._store
+        if isinstance(home, LocalStore | MemoryStore):
+            return False
+        sample = [
+            known
+            for block, known in named
+            if known is not None and _is_same(block, known) and known.size_bytes is not None
+        ]
+        if not sample:
+            return False
+        with ThreadPoolExecutor(min(_WIDTH, len(sample)), "daskcache-look") as pool:
+            sizes = list(pool.map(lambda known: stores.size(self._store, known.key), sample))
+        self._counts_on_names = all(
+            size == known.size_bytes for size, known in zip(sizes, sample, strict=True)
+        )
+        return self._counts_on_names
+
+    def is_lost(self, block: StoredBlock) -> bool:
+        """Tell whether a run has noted that a block could not be read.
+
+        Parameters
+        ----------
+        block : StoredBlock
+            One that a manifest names.
+
+        Returns
+        -------
+        bool
+            Whether it has to be looked for.
+
+        Raises
+        ------
+        StoreError
+            The store cannot be listed.
+        """
+        return bool(self._lost) and block.id in self._lost
+
+    @cached_property
+    def _lost(self) -> Collection[str]:
+        return stores.list_sizes(self._store, _LOST).keys()
 
     def look_ahead(self, blocks: Iterable[StoredBlock]) -> None:
         """List the groups of some blocks beside each other, before they are looked for one by one.
@@ -56,13 +156,18 @@ class Listing:
         StoreError
             The pool cannot be listed.
         """
-        groups = {block.group for block in blocks if 0 not in block.shape}
-        groups.difference_update(self._groups)
-        if len(groups) < 2:
-            # Nothing to run beside it, and perhaps it is not needed.
+        if isinstance(self._store, LocalStore):
             return
-        with ThreadPoolExecutor(min(_REQUESTS, len(groups)), "daskcache-list") as pool:
-            self._groups.update(zip(groups, pool.map(self._list, groups), strict=True))
+        wanted: dict[str, set[str]] = {}
+        for block in blocks:
+            if block.group not in self._groups and 0 not in block.shape:
+                wanted.setdefault(block.group, set()).add(block.id)
+        if wanted:
+            found = stores.find_objects(
+                self._store, {f"chunks/{group}": names for group, names in wanted.items()}
+            )
+            self._groups.update({group: found[f"chunks/{group}"] for group in wanted})
+            self._asked.update(wanted)
 
     def find(self, block: StoredBlock) -> StoredBlock | None:
         """Look for a block.
@@ -106,14 +211,13 @@ class Listing:
         StoreError
             The pool cannot be listed.
         """
+        is_same = known is not None and _is_same(block, known)
+        if known is not None and is_same and self._counts_on(known):
+            return _with_size(block, known.size_bytes or 0)
         there = self._look(block)
         if there is None:
             return None
         found, written = there
-        # What is equal has equal ids, each of which costs a hash.
-        is_same = known is not None and (
-            (known.token == found.token and known.spec == found.spec) or known.id == found.id
-        )
         if known is None or not is_same:
             return found if self._will_stay(found, written) else None
         if known.size_bytes in (None, found.size_bytes):
@@ -126,25 +230,36 @@ class Listing:
             return None
         return found
 
+    def _counts_on(self, known: StoredBlock) -> bool:
+        return self._counts_on_names and known.size_bytes is not None and not self.is_lost(known)
+
     def _look(self, block: StoredBlock) -> tuple[StoredBlock, float | None] | None:
         """Give a block with its size, and when it was written."""
         if 0 in block.shape:
             return replace(block, size_bytes=0), None
-        group = self._groups.get(block.group)
-        if group is None:
-            group = self._groups[block.group] = self._list(block.group)
         # Once, because an id costs a hash, and a file a look.
-        size, written = group.get(block.id, (0, None))
+        name = block.id
+        group = self._groups.get(block.group)
+        if group is None or name not in self._asked.get(block.group, (name,)):
+            group = self._groups[block.group] = self._list(block.group)
+            self._asked.pop(block.group, None)
+        size, written = group.get(name, (0, None))
         return None if size < SMALLEST_BYTES else (_with_size(block, size), written)
 
     def _list(self, group: str) -> Mapping[str, tuple[int, float | None]]:
-        return stores.list_objects(self._store, f"chunks/{group}", lazily=True)
+        prefix = f"chunks/{group}"
+        return stores.find_objects(self._store, {prefix: None})[prefix]
 
     def _will_stay(self, block: StoredBlock, written: float | None) -> bool:
         if self._is_safe is None or 0 in block.shape or self._is_safe(block, written):
             return True
         logger.info("%s is old and nothing needs it, so that it counts as missing", block.key)
         return False
+
+
+def _is_same(block: StoredBlock, known: StoredBlock) -> bool:
+    # What is equal has equal ids, each of which costs a hash.
+    return (known.token == block.token and known.spec == block.spec) or known.id == block.id
 
 
 def _with_size(block: StoredBlock, size_bytes: int) -> StoredBlock:

@@ -18,9 +18,10 @@ from dask.utils import ensure_dict
 
 from daskcache.chunks import Selection
 from daskcache.dask_internals import GraphNode, Key, convert_legacy_graph
-from daskcache.errors import NotStoredError, StoreError, warn_once
+from daskcache.errors import CorruptChunkError, NotStoredError, StoreError, warn_once
 from daskcache.graph import load_task
 from daskcache.guards import guard_sources
+from daskcache.listing import note_lost
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock, write_block
 from daskcache.reports import note
@@ -49,13 +50,16 @@ class _Remedy(Protocol):
 
     def packed(self, block: StoredBlock) -> _Packed | None: ...
 
+    @property
+    def writes(self) -> bool: ...
+
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class RecoverableBlock(StoredBlock):
     """A stored block that stands for a task of a known graph: where its object is bad, the task is run.
 
     In the process that made it, it refers to the graph. On its way to another it takes the task with it, and what that
-    needs, if they are small; else it goes as a plain `StoredBlock`.
+    needs, if they are small; else it goes as a block of which nothing but a failure is told, to the next run.
     """
 
     remedy: _Remedy | None = None
@@ -73,7 +77,22 @@ class RecoverableBlock(StoredBlock):
     def __reduce__(self) -> tuple[Any, ...]:
         _, fields = StoredBlock.__reduce__(self)
         packed = self.remedy.packed(self) if self.remedy is not None else None
-        return (StoredBlock, fields) if packed is None else (RecoverableBlock, (*fields, packed))
+        if packed is not None:
+            return RecoverableBlock, (*fields, packed)
+        return (_LostBlock if self.remedy is not None and self.remedy.writes else StoredBlock), fields
+
+
+class _LostBlock(StoredBlock):
+    """A stored block that nobody can compute where it is loaded: where its object is bad, the next run looks first."""
+
+    __slots__ = ()
+
+    def _read(self, selection: Selection) -> np.ndarray[Any, Any]:
+        try:
+            return StoredBlock._read(self, selection)
+        except (NotStoredError, CorruptChunkError):
+            note_lost(self)
+            raise
 
 
 class Recovery:
@@ -115,6 +134,11 @@ class Recovery:
         self._tasks: Mapping[Key, GraphNode] | None = None
         self._packed: dict[Key, _Packed | None] = {}
         self._packed_bytes = 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether anything may be written."""
+        return self._writer is not None
 
     def protect(self, plan: Plan) -> Plan:
         """Make the loads of a plan recoverable.
@@ -272,6 +296,10 @@ class _Live:
     def packed(self, block: StoredBlock) -> _Packed | None:
         return self.recovery.pack(self.keys[block.token])
 
+    @property
+    def writes(self) -> bool:
+        return self.recovery.writes
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Packed:
@@ -291,6 +319,10 @@ class _Packed:
 
     def packed(self, block: StoredBlock) -> _Packed:
         return self
+
+    @property
+    def writes(self) -> bool:
+        return True
 
 
 class _TooLargeError(Exception):

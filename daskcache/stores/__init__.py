@@ -9,7 +9,6 @@ from daskcache.stores.objects import (
     create,
     delete,
     exists,
-    find_objects,
     free_bytes,
     get,
     list_dirs,
@@ -19,6 +18,7 @@ from daskcache.stores.objects import (
     rename_aside,
     size,
 )
+from daskcache.stores.pages import find_objects
 from daskcache.stores.shares import Share
 from daskcache.stores.urls import open_store as open  # noqa: A004 (stores.open reads as what it is)
 

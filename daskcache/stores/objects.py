@@ -10,10 +10,10 @@ from collections.abc import Buffer, Mapping
 from itertools import count
 
 from zarr.abc.store import ByteRequest, Store
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore
 
 from daskcache.errors import InvalidInputError, StoreError
-from daskcache.stores import drive, local, pages
+from daskcache.stores import drive, local
 from daskcache.stores.drive import check_writable
 from daskcache.stores.driven import Driven
 from daskcache.stores.fanout import Fanout
@@ -207,9 +207,7 @@ def list_sizes(store: Store, prefix: str) -> dict[str, int]:
     return {name: size for name, (size, _) in listed.items() if not local.is_temporary(name)}
 
 
-def list_objects(
-    store: Store, prefix: str, *, lazily: bool = False
-) -> Mapping[str, tuple[int, float | None]]:
+def list_objects(store: Store, prefix: str) -> Mapping[str, tuple[int, float | None]]:
     """List the objects directly under a prefix with their times, those that are being written too.
 
     Parameters
@@ -218,9 +216,6 @@ def list_objects(
         What `open` gave.
     prefix : str
         Such as ``"chunks/00ff"``; one that is missing has no objects.
-    lazily : bool, optional
-        Of use where few of many are wanted: look at a file only when it is asked for, where the store has to look at
-        each by itself; of a server list several pages at once, which takes names that are digits and nothing below.
 
     Returns
     -------
@@ -245,12 +240,6 @@ def list_objects(
     >>> list_objects(store, "chunks/00ff")
     {'ab': (3, None)}
     """
-    if lazily and isinstance(store, LocalStore):
-        with translating(describe(store), f"list {_checked(prefix)}"):
-            return local.Files(drive.path_of(store, prefix))
-    if lazily and isinstance(store, ObjectStore) and hasattr(store.store, "client_options"):
-        with translating(describe(store), f"list {_checked(prefix)}"):
-            return pages.list_many(store, prefix)
     return drive.list_objects(store, _checked(prefix))
 
 
