@@ -132,6 +132,7 @@ http {{
             auth_basic "files"; auth_basic_user_file {directory}/passwords;
         }}
         location /moved/ {{ return 302 /; }}
+        if ($request_uri ~ ^/sent(/.*)$) {{ return 302 {other}$1; }}
         if ($request_uri ~ ^/elsewhere(/.*)$) {{ return 307 $1; }}
         location /broken/ {{ return 503; }}
     }}
@@ -139,12 +140,14 @@ http {{
 """
 
 
-def nginx() -> Service:
-    """An nginx that lists and serves a directory, in several ways."""
+def nginx(elsewhere: str = "") -> Service:
+    """An nginx that lists and serves a directory, in several ways, and sends on what another one has."""
     port, directory = free_port(), Path(tempfile.mkdtemp(prefix="tests-nginx-"))
     (directory / "files").mkdir()
     user = f"user {getpass.getuser()};" if os.geteuid() == 0 else ""
-    (directory / "nginx.conf").write_text(_NGINX.format(port=port, directory=directory, user=user))
+    (directory / "nginx.conf").write_text(
+        _NGINX.format(port=port, directory=directory, user=user, other=elsewhere)
+    )
     (directory / "passwords").write_text("someone:{PLAIN}open-sesame\n")
     program = shutil.which("nginx", path="/usr/sbin:/sbin:" + os.environ["PATH"]) or "nginx"
     command = [program, "-c", str(directory / "nginx.conf"), "-e", str(directory / "error.log")]

@@ -111,6 +111,13 @@ def test_the_server_checks_keys(canary: str, root: dict[str, Any]) -> None:
 def test_the_canary_is_seen_nowhere(
     canary: str, root: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    seen = look_everywhere(root, tmp_path, caplog)
+    seen["errors"] = errors_of(root, canary)
+    assert_unseen(canary, seen)
+
+
+def look_everywhere(root: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> dict[str, Any]:
+    """Give all that can be seen of a store, and of what is done with it."""
     seen: dict[str, Any] = {}
     caplog.set_level(logging.DEBUG)
     with warnings.catch_warnings(record=True, action="always") as caught, daskcache.activate(root) as active:
@@ -139,8 +146,7 @@ def test_the_canary_is_seen_nowhere(
     assert any(b"kerchunk" in data or b"refs" in data for data in seen["objects"])
     seen["warnings"] = [str(one.message) for one in caught]
     seen["log"] = caplog.text
-    seen["errors"] = errors_of(root, canary)
-    assert_unseen(canary, seen)
+    return seen
 
 
 def errors_of(root: dict[str, Any], canary: str) -> list[str]:
@@ -155,6 +161,11 @@ def errors_of(root: dict[str, Any], canary: str) -> list[str]:
         lambda: pickle.dumps(stores.open(root["url"], key="AKIA", secret=canary, client=root["client"])),
         lambda: daskcache.persist(pipeline(fail), "broken", store=root),
     ]
+    return texts_of(calls)
+
+
+def texts_of(calls: list[Callable[[], Any]]) -> list[str]:
+    """Give the texts of the errors that calls raise."""
     texts = []
     for number, call in enumerate(calls):
         try:
@@ -210,7 +221,7 @@ def test_a_process_that_is_told_the_root_fetches_the_credentials_for_itself(
     assert done.stdout == "True\n", done.stderr
     done = run(TESTS_CREDENTIALS="/not/there")
     assert done.returncode != 0
-    assert "tests.servers.credentials:fetch that fetches the store's credentials failed" in done.stderr
+    assert "tests.servers.credentials:fetch that fetches credentials failed" in done.stderr
     assert canary not in done.stderr + done.stdout
 
 
