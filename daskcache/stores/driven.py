@@ -24,7 +24,8 @@ class Driven(ABC):
     @property
     def parts(self) -> tuple[Store, ...]:
         """The stores that it is composed of."""
-        return () if self.home is self else (self.home,)
+        home: object = self.home
+        return () if home is self else (self.home,)
 
     def origins(self, key: str) -> tuple[Store, ...]:
         """Give the stores that have what is read under a key: the first of them that has it. Empty where nobody knows."""

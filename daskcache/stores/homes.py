@@ -54,13 +54,7 @@ class Home:
 
     @property
     def number(self) -> int | None:
-        """The number of the store; None where nothing that may change was ever written.
-
-        Raises
-        ------
-        StoreError
-            It is not among those that can be reached.
-        """
+        """The number of the store, which has to be found; None where nothing that may change was ever written."""
         if self._number is None:
             with self._lock:
                 self._number, self._id = self._found()
@@ -112,12 +106,18 @@ class Home:
                 number = self.number
                 if number is not None:
                     if self._id is None:
-                        # An older store, which has become a part of this.
-                        self._id = uuid.uuid4().hex
-                        self.sign(number)
+                        self._mark_older(number)
                     return number
                 self._choose()
         raise StoreError(f"other processes choose a home among {self._names()} all the time; try again")
+
+    def _mark_older(self, number: int) -> None:
+        """Mark an older store, which has become a part of this; of several processes that do, one is first."""
+        store = self._shares.stores[number]
+        with suppress(StoreError):  # one that has no room for it is found as it was
+            drive.create(store, self.mark, _document(uuid.uuid4().hex, "home"))
+        mark = self._read_mark(number)
+        self._id = None if mark is None else mark[0]
 
     def _choose(self) -> None:
         """Mark the first store that takes a mark, unless another process does the same."""
@@ -156,7 +156,10 @@ class Home:
                 return homes[0], marks[homes[0]][0]
             if parts:
                 why = errors[0] if errors else "is its disk mounted?"
-                raise StoreError(f"the store with the documents of {self._names()} is not among them: {why}")
+                raise StoreError(
+                    f"the store with the documents of {self._names()} is not among them: {why} To give up what it has, "
+                    f"remove {self.mark} from the others"
+                )
             if not marks:
                 break
             time.sleep(_PAUSE_S)

@@ -218,6 +218,21 @@ def test_what_a_process_chose_that_died_is_taken(monkeypatch: pytest.MonkeyPatch
     assert having(spread(first, second), MARK) == [0]
 
 
+def test_of_several_processes_that_find_an_older_store_one_marks_it() -> None:
+    parts = MemoryStore(), MemoryStore()
+    stores.put(parts[1], "daskcache.json", b"{}")
+    first, second = spread(*parts), spread(*parts)
+    assert first._home.number == second._home.number == 1
+    for fanout, name in ((first, "a"), (second, "b")):
+        stores.put(fanout, "latest", b"1")
+        for number in range(20):
+            stores.create(fanout, f"chunks/00ff/{name}{number:04x}", b"1")
+    marks = [json.loads(drive.get(part, MARK) or b"{}") for part in parts]
+    assert marks[0]["home"] == marks[1]["home"]
+    assert [mark["state"] for mark in marks] == ["part", "home"]
+    stores.put(spread(*parts), "latest", b"2")
+
+
 def test_an_older_store_becomes_the_home_and_a_disk_that_is_nearly_full_takes_only_documents(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
