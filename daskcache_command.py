@@ -21,6 +21,9 @@ __all__ = ["COMMANDS", "cache", "main"]
 
 COMMANDS = {
     "clear": "Drop NAME, which is ENTRY or ENTRY@VERSION; its blocks go with a later gc.",
+    "copy": (
+        "Copy NAME, which is ENTRY or ENTRY@VERSION, or the namespace to the store TARGET: what is missing there."
+    ),
     "demo": "Run a climate pipeline, run it again, grow its data, edit its code, and count what is computed.",
     "expire": "Drop versions that are past their date, old, unused or too much; their blocks go with a later gc.",
     "export": (
@@ -28,6 +31,8 @@ COMMANDS = {
     ),
     "gc": "Delete the blocks of the store that no version and no run needs, in all namespaces.",
     "ls": "List the entries: newest version, when it was published, and how much it holds.",
+    "migrate": "Bring the store to the newest format, in place or as the store TARGET.",
+    "mirror": "Keep ENTRY or the namespace equal in the store TARGET: what is gone here is forgotten there.",
     "publish": "Bring the plain Zarr store TARGET up to date with NAME, which is ENTRY or ENTRY@VERSION.",
     "run": "Run a Python script with the pass switched on, and otherwise as 'python SCRIPT ARGS' does.",
     "show": "Show an entry: its versions, and the variables of one.",
