@@ -129,7 +129,8 @@ def start_pytests(targets: Sequence[str], run: Run, work: Path, out: Path, argum
     installed = [target for target in targets if "/" not in target]
     for root, some in ((Path(pytest.__file__).parents[1], installed), (work / UNPACKED, unpacked)):
         if some:
-            start_pytest(some, run, work, out, [f"--rootdir={root}", *arguments])
+            # Nothing of a checkout around them either, such as its conftest.py, which would switch the pass off.
+            start_pytest(some, run, work, out, [f"--rootdir={root}", f"--confcutdir={root}", *arguments])
 
 
 def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, arguments: Sequence[str]) -> None:
@@ -184,7 +185,7 @@ def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, argume
         "--no-header",
         "--tb=line",
     ]
-    # Nobody's settings but pytest's own; and none of ours, such as conftest.py.
+    # Nobody's settings but pytest's own.
     command += ["-c", os.devnull, "--timeout=600", f"--basetemp={work / 'temporary'}"]
     command += ["-W", "error:the pass failed:RuntimeWarning", *arguments, "--pyargs", *targets]
     finished = _count_finished(out)

@@ -43,6 +43,19 @@ def test_a_test_that_looks_at_tasks_differs(tmp_path: Path) -> None:
     assert done.returncode == 1
 
 
+def test_nothing_of_the_directories_around_counts(tmp_path: Path) -> None:
+    """An environment lies in the checkout, as a rule, whose own tests are run otherwise."""
+    (tmp_path / "conftest.py").write_text("raise RuntimeError('of the checkout')\n")
+    (tmp_path / "test_suite.py").write_text("def test_fine():\n    pass\n")
+    command = [sys.executable, str(CI / "suites.py"), "--work", str(tmp_path / "environment" / "work")]
+    command += ["--runs", "off", str(tmp_path / "test_suite.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stdout.endswith("1 tests, 0 differences, 0 of them not explained\n"), (
+        done.stdout + done.stderr
+    )
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize("workers", ["", "2"])
 def test_a_file_that_cannot_be_imported_is_an_error(tmp_path: Path, workers: str) -> None:
     (tmp_path / "test_fine.py").write_text("def test_fine():\n    pass\n")
