@@ -24,7 +24,13 @@ settings.register_profile("ci", max_examples=100, derandomize=True, database=Non
 settings.register_profile("nightly", max_examples=2000, **_COMMON)
 settings.load_profile(os.environ.get("DASKCACHE_HYPOTHESIS_PROFILE", "dev"))
 
-_PROGRAMS = {"radosgw": "radosgw", "redis-server": "redis-server", "sshd": "sshd", "nginx": "nginx"}
+_PROGRAMS = {
+    "radosgw": "radosgw",
+    "redis-server": "redis-server",
+    "sshd": "sshd",
+    "nginx": "nginx",
+    "postgresql": "pg_createcluster",
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

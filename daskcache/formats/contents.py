@@ -12,6 +12,7 @@ import pandas as pd
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats.base import find_format, get_format
+from daskcache.formats.columns import combine
 from daskcache.formats.tables import read_parquet
 
 __all__ = ["Contents", "Wanted"]
@@ -114,13 +115,15 @@ class Contents:
         index = dict(self.attrs.get("index") or {})
         is_whole = not len(positions) or bool((np.diff(positions) == 1).all())
         if "range" in index:
-            full = pd.RangeIndex(*index["range"])
+            full = pd.RangeIndex(*index.pop("range"))
             first = int(positions[0]) if len(positions) else 0
             part: Any = full[first : first + len(positions)] if is_whole else full[positions]
-            is_range = isinstance(part, pd.RangeIndex)
-            index = {"range": [part.start, part.stop, part.step]} if is_range else {"labels": part.tolist()}
+            if isinstance(part, pd.RangeIndex):
+                index["range"] = [part.start, part.stop, part.step]
+            else:
+                index["labels"] = part.tolist()
         elif "labels" in index:
-            index = {"labels": [index["labels"][position] for position in positions.tolist()]}
+            index["labels"] = [index["labels"][position] for position in positions.tolist()]
         elif not is_whole:
             index.pop("freq", None)
         attrs = {**self.attrs, "index": index} if "index" in self.attrs else self.attrs
@@ -147,7 +150,7 @@ class Contents:
         index = dict(self.attrs.get("index") or {})
         index.pop("freq", None)
         if not {"range", "labels"}.isdisjoint(index):
-            index = {"range": [0, rows, 1]}
+            index = {"range": [0, rows, 1], "name": index.get("name")}
         attrs = {**self.attrs, "index": index} if "index" in self.attrs else self.attrs
         return Contents(self.form, self.table.slice(0, 0), attrs)
 
@@ -179,10 +182,11 @@ class Contents:
         bool
             False also where a zero has another sign, or a gap is no NaN any more.
         """
+        if not other.schema.equals(self.table.schema, check_metadata=True):
+            return False
         same = Fingerprinter().fingerprint
-        return bool(other.schema.equals(self.table.schema, check_metadata=True)) and same(
-            other.combine_chunks()
-        ) == same(self.table.combine_chunks())
+        pairs = zip(self.table.columns, other.columns, strict=True)
+        return all(same(combine(one)) == same(combine(two)) for one, two in pairs)
 
 
 def _types_of(value: Any) -> Any:

@@ -193,7 +193,8 @@ def _engine(database: Database, known: list[str]) -> Any:
     """Make what opens connections; each is closed after its use, so that processes and threads share none."""
     sa = sqlalchemy()
     url = _parse(database.url)
-    if database.secret is not None:
+    # A file has no password.
+    if database.secret is not None and url.get_backend_name() != "sqlite":
         given = secrets.fetch(database.secret)
         if "url" in given:
             url = _parse(str(given.pop("url")))

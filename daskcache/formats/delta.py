@@ -169,7 +169,7 @@ class DeltaKeeper:
                     commit_properties=library.CommitProperties(custom_metadata={"daskcache": stamp}),
                 )
                 version = _version_of(library.DeltaTable(path), stamp)
-                made = library.DeltaTable(path, version=version)
+                made = self._scan(library.DeltaTable(path, version=version))
             for part in (*merged.changed, *merged.added):
                 contents = fresh(part)
                 found = self._rows_of(made, merged.holding, part)
@@ -256,6 +256,7 @@ class DeltaKeeper:
         return holding.part(part).with_rows(self._rows_of(self._open(manifest), holding, part))
 
     def _open(self, manifest: Manifest) -> Any:
+        """Give the version that a manifest names, as a dataset of Arrow's."""
         library = deltalake()
         attrs = manifest.nodes[""].attrs
         if attrs["key"] != self.key:
@@ -269,16 +270,22 @@ class DeltaKeeper:
             ) from error
         if missing:
             raise NotStoredError(f"a file of version {attrs['delta_version']} of {self.key} is gone")
-        return table
+        return self._scan(table)
 
-    def _rows_of(self, table: Any, holding: Holding, *parts: int) -> Any:
+    def _scan(self, table: Any) -> Any:
+        from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
+
+        # With Arrow's own files, because deltalake cannot read while it writes.
+        with _translating(deltalake(), self.path):
+            return table.to_pyarrow_dataset(filesystem=SubTreeFileSystem(self.path, LocalFileSystem()))
+
+    def _rows_of(self, dataset: Any, holding: Holding, *parts: int) -> Any:
         import pyarrow.compute as pc
 
         pa = arrow()
         template = from_template(holding.template)
         plain = lower(template, "Delta")
         with _translating(deltalake(), self.path):
-            dataset = table.to_pyarrow_dataset()
             found = dataset.to_table(filter=pc.field(PART).isin(list(parts)))
         found = found.sort_by([(PART, "ascending"), (ROW, "ascending")]).drop_columns([PART, ROW])
         columns = [column.cast(field.type) for column, field in zip(found.columns, plain.schema, strict=True)]

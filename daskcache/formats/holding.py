@@ -48,7 +48,8 @@ class Piece:
             Equal ones of equal rows.
         """
         same = Fingerprinter().fingerprint
-        digest = same((contents.table.combine_chunks(), encode_attribute(dict(contents.attrs)))).hex()
+        columns = [combine(column) for column in contents.table.columns]
+        digest = same((columns, encode_attribute(dict(contents.attrs)))).hex()
         return cls(contents.attrs, contents.table.num_rows, digest)
 
 
@@ -128,10 +129,10 @@ class Holding:
         Returns
         -------
         Contents
-            To be given rows; of one part just as it was.
+            To be given rows; the result of one call is just as it was.
         """
         newest = self.part(max(self.pieces))
-        return newest if len(self.pieces) == 1 else newest.joined(self.rows)
+        return newest.joined(self.rows) if self.is_gathered else newest
 
     def to_json(self) -> dict[str, Any]:
         """Give it as JSON.
@@ -319,7 +320,8 @@ def merge(
         stays = np.array([key not in given for key in parts.keys_of(part, keys or ())], bool)
         if not stays.all():
             over.add(part)
-            left = parts.read(part, None).filter(arrow().array(stays))
+            # Without rows, Arrow lets go of categories.
+            left = parts.read(part, None).filter(arrow().array(stays)) if stays.any() else there.table
             changed[part] = there.take(left, np.flatnonzero(stays))
             pieces[part] = Piece.of(changed[part])
     pieces |= {part: Piece.of(contents) for part, contents in zip(numbers, rows.parts, strict=True)}

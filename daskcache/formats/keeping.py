@@ -8,6 +8,7 @@ from typing import Any, overload
 
 import dask.config
 import numpy as np
+import pandas as pd
 
 from daskcache.config import Settings
 from daskcache.errors import InvalidInputError, MissingExtraError, UncacheableError
@@ -115,7 +116,7 @@ class _StagedParts(Sequence[Contents]):
         return map(self.make, range(self.size))
 
 
-def take_apart(result: Any, settings: Settings) -> Rows:
+def take_apart(result: Any, settings: Settings, keys: Sequence[str] | None = None) -> Rows:
     """Give the columns of a table.
 
     Parameters
@@ -125,6 +126,8 @@ def take_apart(result: Any, settings: Settings) -> Rows:
         belong.
     settings : Settings
         The store.
+    keys : sequence of str, optional
+        What tells rows from each other, where other calls fill the same table.
 
     Returns
     -------
@@ -137,8 +140,10 @@ def take_apart(result: Any, settings: Settings) -> Rows:
         It is no table, or would not come back as it is.
     """
     if not is_dask_frame(result):
-        contents = Contents.of(result)
+        contents = Contents.of(result if keys is None else _spread_index(result))
         return Rows(contents.form, [contents])
+    if keys and result._meta.index.name in keys:
+        result = result.map_partitions(_spread_index, meta=result._meta)
     draft = draft_frame(result, settings, {})
     attrs = draft.manifest.nodes[""].attrs
     is_series = bool(attrs["is_series"])
@@ -153,6 +158,18 @@ def take_apart(result: Any, settings: Settings) -> Rows:
 
     frame = {"divisions": list(attrs["divisions"]), "is_series": is_series}
     return Rows(form, _StagedParts(make, len(variables)), frame)
+
+
+def _spread_index(value: Any) -> Any:
+    """Make of a range as index its numbers, where they say more than how many rows there are."""
+    index = getattr(value, "index", None)
+    if not isinstance(index, pd.RangeIndex):
+        return value
+    if (index.name, index.start, index.step) == (None, 0, 1):
+        return value
+    spread = value.copy(deep=False)
+    spread.index = pd.Index(index.to_numpy(), name=index.name)
+    return spread
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from daskcache.attributes import decode_attribute, encode_attribute
@@ -74,6 +75,11 @@ def encode_frame(frame: pd.DataFrame) -> Encoded:
     encoded = Encoded((sink.getvalue(),), attrs)
     same = Fingerprinter().fingerprint
     found = decode_frame(encoded.parts, decode_attribute(encode_attribute(attrs)))
+    if same(found) != same(frame) and _categories_of(frame):
+        # Parquet keeps categories that are texts, of columns that have rows.
+        attrs["categories"] = _categories_of(frame)
+        encoded = Encoded(encoded.parts, attrs)
+        found = decode_frame(encoded.parts, decode_attribute(encode_attribute(attrs)))
     if same(found) != same(frame):
         raise UncacheableError(
             f"a table would come back from Parquet as another one ({_difference(frame, found)}); convert what differs, such "
@@ -123,9 +129,15 @@ def frame_of(table: Any, attrs: Mapping[str, Any]) -> pd.DataFrame:
     """
     frame: pd.DataFrame = table.to_pandas()
     for at, dtype in enumerate(attrs["dtypes"]):
-        if str(frame.dtypes.iloc[at]) != dtype and dtype == "object":
-            column: Any = frame.iloc[:, at].astype(object)
+        # Parquet knows no seconds, and Arrow no texts that are objects.
+        if str(frame.dtypes.iloc[at]) != dtype and dtype.startswith(
+            ("object", "datetime64[", "timedelta64[")
+        ):
+            column: Any = frame.iloc[:, at].astype(dtype)
             frame.isetitem(at, column)
+    for at, categories, dtype, ordered in attrs.get("categories", ()):
+        kind = pd.CategoricalDtype(pd.Index(categories, dtype=dtype), ordered)
+        frame.isetitem(at, pd.Categorical(frame.iloc[:, at], dtype=kind))
     frame.index = _restore_index(frame.index, attrs["index"])
     if "labels" in attrs:
         labels, names = attrs["labels"], attrs["names"]
@@ -138,9 +150,26 @@ def frame_of(table: Any, attrs: Mapping[str, Any]) -> pd.DataFrame:
     return frame
 
 
+def _categories_of(frame: pd.DataFrame) -> list[list[Any]]:
+    """Give each categorical column's number, categories, their dtype, and whether they are ordered."""
+    found: list[list[Any]] = []
+    for at, dtype in enumerate(frame.dtypes):
+        if isinstance(dtype, pd.CategoricalDtype):
+            categories = dtype.categories
+            is_plain = categories.dtype.kind in "biufmM" and isinstance(categories.dtype, np.dtype)
+            values = categories.to_numpy() if is_plain else categories.tolist()
+            found.append([at, values, str(categories.dtype), bool(dtype.ordered)])
+    try:
+        encode_attribute(found)
+    except UncacheableError:
+        return []
+    return found
+
+
 def _describe_index(index: pd.Index[Any]) -> dict[str, Any]:
     if isinstance(index, pd.RangeIndex):
-        return {"range": [index.start, index.stop, index.step]}
+        # Arrow keeps its name with its length, which parts of a table do not have.
+        return {"range": [index.start, index.stop, index.step], "name": index.name}
     if isinstance(index, pd.MultiIndex):
         return {}
     frequency = getattr(index, "freqstr", None)
@@ -150,10 +179,10 @@ def _describe_index(index: pd.Index[Any]) -> dict[str, Any]:
 def _restore_index(index: pd.Index[Any], described: Mapping[str, Any]) -> pd.Index[Any]:
     if "range" in described:
         start, stop, step = described["range"]
-        return pd.RangeIndex(start, stop, step, name=index.name)
+        return pd.RangeIndex(start, stop, step, name=described.get("name", index.name))
     if "labels" in described:
         # Some rows of a table with a range.
-        labels: pd.Index[Any] = pd.Index(described["labels"], dtype="int64", name=index.name)
+        labels: pd.Index[Any] = pd.Index(described["labels"], dtype="int64", name=described.get("name"))
         return labels
     dtype = described.get("dtype")
     if dtype is not None and str(index.dtype) != dtype:

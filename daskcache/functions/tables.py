@@ -111,7 +111,7 @@ def save_table(
     """
     keys = definition.upsert_keys
     keeper = keeper_of(definition.format, settings, call.entry, definition.database)
-    rows = take_apart(result, settings)
+    rows = take_apart(result, settings, keys)
     info, sources = describe()
     described = dict(info["call"])
     if keys is not None:
