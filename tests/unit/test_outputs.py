@@ -204,6 +204,36 @@ def test_what_is_only_read_is_not_stored(store_root, tmp_path):
         assert not objects(store_root)
 
 
+SELECTIONS = {
+    "of a source": lambda source, x: source[1:9],
+    "of a selection of a source": lambda source, x: source[1:9][2:5],
+    "of positions of a source": lambda source, x: source[1:9, None][::2, 0][3],
+    "of an array": lambda source, x: x[1:9],
+    "of a selection of an array": lambda source, x: x[1:9][2:5],
+    "by xarray": lambda source, x: xr.DataArray(source, dims="x").isel(x=slice(1, 9)).isel(x=2).data,
+}
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+def test_what_is_selected_of_what_is_only_read_is_read_as_without(store_root, tmp_path, name, policy):
+    """A write behind a selection keeps dask from reading no more than that."""
+    path = str(tmp_path / "source.zarr")
+    zarr.create_array(path, shape=(12,), chunks=(3,), dtype="i8")[:] = np.arange(12)
+    x = SELECTIONS[name](da.from_zarr(path, chunks=6), da.from_array(np.arange(12), chunks=6))
+    (plain,) = dask.optimize(x)
+    expected = plain.compute()
+    with daskcache.activate(policy=policy):
+        (planned,) = dask.optimize(x)
+        assert (x.compute() == expected).all()
+        # What weighs comes when dask has put selections into reads.
+        assert policy == "auto" or dict(planned.dask) == dict(plain.dask)
+        assert not objects(store_root)
+        # Of what was computed a selection is a result like any other.
+        (doubled()[1:9][2:5] + 0).compute()
+        assert objects(store_root)
+
+
 def as_array(block):
     producers._note()
     return np.asarray(block.sum())
