@@ -273,7 +273,7 @@ def parse_seconds(text: object, what: str) -> float:
         seconds = _parse_text(text) if isinstance(text, str) else float(text)  # type: ignore[arg-type]
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInputError(
-            f"{what} is {text!r}; expected a span of time such as '30d', '12 hours' or a number of seconds"
+            f"{what} is {text!r}; expected a span of time such as '30d', '12 hours' or '90s', or seconds as a number"
         ) from error
     if isinstance(text, bool) or not 0 <= seconds < float("inf"):
         raise InvalidInputError(f"{what} is {text!r}; expected a span of time that is not negative")
@@ -282,6 +282,9 @@ def parse_seconds(text: object, what: str) -> float:
 
 @lru_cache
 def _parse_text(text: str) -> float:
+    if text.strip() == "0":
+        return 0.0
+    # Of other numbers in a text nobody knows whether seconds or days are meant.
     seconds: float = parse_timedelta(text, default=False)
     return seconds
 

@@ -368,6 +368,7 @@ def test_a_checkpoint_expires_and_its_use_is_noted(store_root: Path) -> None:
     "arguments",
     [
         {"older_than": "soon"},
+        {"older_than": "30"},
         {"older_than": "-1d"},
         {"unused_for": []},
         {"max_size": "much"},
@@ -411,7 +412,7 @@ def test_commands(store_root: Path) -> None:
     assert "would drop 1 versions" in run("clear", "--all", "--dry-run").output
     swept = run("gc", "--grace", "0s", "--wait", "0s", "--dry-run")
     assert swept.output.startswith("would delete 4 blocks (")
-    assert json.loads(run("gc", "--grace", "0s", "--wait", "0s", "--json").output)["chunks"] == 4
+    assert json.loads(run("gc", "--grace", "0", "--wait", "0s", "--json").output)["chunks"] == 4
     assert len(objects(store_root)) == 4
 
 
