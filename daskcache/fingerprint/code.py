@@ -273,7 +273,8 @@ def _add_read(
         why = find_named_impurity(".".join((value.__name__, *attributes)), call)
         _refuse(why, call, fp, parts, title, step)
     for seen, rest in _follow(value, attributes):
-        if not _is_users(fp, seen):
+        # This package's own names say what they do, also where it is being developed.
+        if not _is_users(fp, seen) or str(getattr(seen, "__module__", None)).startswith("daskcache."):
             _refuse(find_impurity(seen, rest, call), call, fp, parts, title, step)
     _add_patched(fp, parts, kind, name, value, attributes)
     shown = name
@@ -335,6 +336,8 @@ def _refuse(why: str | None, call: str, fp: Fingerprinter, parts: _Parts, title:
     if not is_declared(why, call, fp.may_read, parts.sources):
         assert why is not None
         raise UncacheableError(why, (f"function {title}", step))
+    if why is not None and fp.may_read == "lazily":
+        fp.lazily_opened.add(f"{title}: {why}")
 
 
 def _follow(value: object, attributes: tuple[str, ...]) -> Iterator[tuple[object, tuple[str, ...]]]:

@@ -82,6 +82,9 @@ _REASONS = {
         "multiprocessing.current_process multiprocessing.cpu_count "
         "distributed.get_worker distributed.worker.get_worker distributed.get_client distributed.worker.get_client"
     ),
+    "opens what is published under a name, which a function should be given": (
+        "daskcache.open daskcache.lazy.open_entry"
+    ),
     "asks the user": "builtins.input builtins.breakpoint",
     "talks to the network": (
         "requests.* httpx.* aiohttp.* urllib3.* urllib.request.* http.client.* socket.* _socket.* ftplib.* boto3.*"

@@ -114,6 +114,8 @@ class Fingerprinter:
     """Whether only code is looked at, so that nothing that it reads counts."""
     may_read: MayRead
     """Whether the code that is being looked at has declared which files it reads, or may open them lazily."""
+    lazily_opened: set[str]
+    """What code was found to open lazily: the function that does, and what `daskcache.fingerprint.impure` says of it."""
     dask_collection: Callable[[Any], bytes] | None
     """Gives the digest of a dask collection that is met within an object; without it that is uncacheable."""
 
@@ -138,6 +140,7 @@ class Fingerprinter:
         self.files = {}
         self.is_of_code = is_of_code
         self.may_read = False
+        self.lazily_opened = set()
         self.dask_collection = None
         self.leaves = make_leaves(self.digester)
         self._rules: dict[type, Handler] = {}

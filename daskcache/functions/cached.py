@@ -28,10 +28,10 @@ from daskcache.fingerprint.declared_files import DeclaredSource, declared_source
 from daskcache.functions.keys import Call, Function
 from daskcache.functions.memory import MEMORY
 from daskcache.functions.options import PER_CALL, Definition, Options, current_options, passing_on
-from daskcache.functions.recall import Recalled, memory_key, recall
+from daskcache.functions.recall import Recalled, drop_older, memory_key, recall
 from daskcache.functions.saving import Details, Saved, save
 from daskcache.functions.serializers import check_trust, format_of
-from daskcache.functions.sources import Sources, collecting, note
+from daskcache.functions.sources import Noted, collecting, note
 from daskcache.functions.tables import Table
 from daskcache.processors.chain import Bound, Chain
 
@@ -150,17 +150,17 @@ class CachedFunction:
         for one in () if self._recomputes(chosen) else place.reads:
             found, finished = yield partial(self._recall, call, one, chosen, bound.states, table)
             if found is not None:
-                note(found.sources)
+                note(found.sources, call.opens)
                 if chosen.mode == "local_sync" and one is not place.writes[0] and not chosen.path_only:
                     yield partial(
                         self._keep,
                         found.value,
                         call,
                         place.writes[:1],
-                        [found.sources],
+                        [Noted(found.sources, call.opens)],
                         bound,
-                        self._look(),
                         part,
+                        chosen,
                     )
                 return found.path if chosen.path_only else finished
         if chosen.fail_if_missing or chosen.mode == "read_only_strict":
@@ -168,14 +168,13 @@ class CachedFunction:
                 f"no result of this call of {self.function.name} is stored in namespace {settings.namespace!r}, or it is "
                 "stale, and it shall not be computed; call it without fail_if_missing or the mode 'read_only_strict'"
             )
-        before = self._look()
         with collecting() as inner, passing_on(chosen):
             result = yield self._arguments(bound)
         result = self.chain.trim(result, bound.states)
         is_anew = self._recomputes(chosen) and not chosen.upsert
-        saved = yield partial(self._keep, result, call, place.writes, inner, bound, before, part, is_anew)
-        for sources in inner if saved is None else [saved.sources]:
-            note(sources)
+        saved = yield partial(self._keep, result, call, place.writes, inner, bound, part, chosen, is_anew)
+        for noted in inner if saved is None else [Noted(saved.sources, call.opens)]:
+            note(*noted)
         if saved is None and chosen.path_only:
             raise NotStoredError(f"the result of {self.function.name} was not stored, so it has no path")
         if saved is not None and (saved.is_lazy or chosen.memoize or chosen.path_only or self._is_filled):
@@ -228,9 +227,6 @@ class CachedFunction:
     def _arguments(self, bound: Bound) -> inspect.BoundArguments:
         return inspect.BoundArguments(self.function.signature, dict(bound.arguments))
 
-    def _look(self) -> list[bytes]:
-        return [one.file.look() for one in self.sources]
-
     def _recomputes(self, chosen: Options) -> bool:
         names = self.function.name, self.__wrapped__.__name__, self.__wrapped__.__qualname__
         is_named = chosen.recompute is True or chosen.recomputes(*names)
@@ -271,10 +267,10 @@ class CachedFunction:
         result: Any,
         call: Call,
         places: tuple[Settings, ...],
-        inner: Sequence[Sources],
+        inner: Sequence[Noted],
         bound: Bound,
-        before: list[bytes],
         part: str,
+        chosen: Options,
         is_anew: bool = False,
     ) -> Saved | None:
         """Store a result; None where that was not possible, of which the user is told."""
@@ -282,13 +278,13 @@ class CachedFunction:
         coverage = self.chain.coverage(result, bound.states) if self.chain else None
         hints = Hints.of(self.definition.hints) or self.chain.hints(bound.states)
         hints = None if hints is None else hints.resolve(bound.arguments)
-        details = Details(
-            tuple(inner), hints, coverage, self._form, lambda: self._look() == before, part, is_anew
-        )
+        details = Details(tuple(inner), hints, coverage, self._form, part, is_anew)
         for settings in places:
             try:
                 saved = save(result, call, settings, self.definition, details)
                 MEMORY.drop(memory_key(settings, call))
+                if chosen.force_overwrite and not self._is_filled:
+                    drop_older(call, settings)
             except UncacheableError as error:
                 if self._is_filled:
                     raise

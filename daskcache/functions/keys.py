@@ -19,7 +19,7 @@ from daskcache.dask_internals import lower
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.declared_files import DeclaredSource
-from daskcache.fingerprint.files import see_file
+from daskcache.fingerprint.files import FileSource, see_file
 from daskcache.fingerprint.registry import Node, handles
 from daskcache.futures import identify_futures
 from daskcache.tokens import GraphTokens
@@ -41,8 +41,31 @@ class Call:
     """That of its arguments."""
     key: bytes
     """That of the call."""
-    opens: bool
-    """Whether its code opens files, which have to show in what it returns."""
+    opens: frozenset[str] = frozenset()
+    """Where its code opens files lazily, which have to show in what it returns."""
+    files: tuple[tuple[FileSource, bytes], ...] = ()
+    """What it declares to read, with what was seen of it when the key was made; nothing where nothing is looked at."""
+
+    @property
+    def opens_many(self) -> bool:
+        """Whether it may open all files of a pattern, of which there may be more another time.
+
+        Returns
+        -------
+        bool
+            True as well for a list of files, which looks alike.
+        """
+        return any("mfdataset" in what.casefold() for what in self.opens)
+
+    def is_unchanged(self) -> bool:
+        """Whether what it declares to read is as it was when its key was made.
+
+        Returns
+        -------
+        bool
+            True as well where the settings say that nothing is looked at.
+        """
+        return all(file.look() == state for file, state in self.files if state)
 
     def to_json(self) -> dict[str, Any]:
         """Give what a manifest says of it: digests alone."""
@@ -158,7 +181,8 @@ class Function:
             The code or an argument has no deterministic identity; the message says why.
         """
         fingerprinter = Fingerprinter.from_settings(settings)
-        code, opens = self._identify_code(fingerprinter)
+        code = self._identify_code(fingerprinter)
+        files = tuple((one.file, see_file(fingerprinter, one.file)[1].state) for one in self.sources)
         fingerprinter.dask_collection = lambda held: _digest_collection(held, settings)
         parts = []
         for name, value in self.counted(arguments).items():
@@ -166,9 +190,22 @@ class Function:
                 parts += [fingerprinter.fingerprint(name), fingerprinter.fingerprint(value)]
             except UncacheableError as error:
                 raise error.within(f"argument {name!r} of {self.name}") from None
+        parts += self._identify_class(arguments, fingerprinter)
         given = fingerprinter.combine(b"arguments", parts)
         key = fingerprinter.combine(b"call", [fingerprinter.fingerprint(self.name), code, given])
-        return Call(f"{self.name}/{CALL}{key.hex()}", code, given, key, opens)
+        opens = frozenset(fingerprinter.lazily_opened)
+        return Call(f"{self.name}/{CALL}{key.hex()}", code, given, key, opens, files)
+
+    def _identify_class(self, arguments: Mapping[str, Any], fingerprinter: Fingerprinter) -> list[bytes]:
+        """Count the class of a method's object also where the object does not count: the method calls its methods."""
+        first = next(iter(self.signature.parameters), "")
+        if first not in ("self", "cls") or first in self.counted(arguments) or first not in arguments:
+            return []
+        owner = arguments[first] if isinstance(arguments[first], type) else type(arguments[first])
+        try:
+            return [fingerprinter.fingerprint(owner)]
+        except UncacheableError as error:
+            raise error.within(f"class of {first!r} of {self.name}") from None
 
     def identify_part(self, arguments: Mapping[str, Any], call: Call, settings: Settings) -> str:
         """Tell a call from others whose results go into the same table: by all of its arguments.
@@ -197,8 +234,7 @@ class Function:
         given = {name: value for name, value in self.flatten(arguments).items() if name not in self._ignore}
         return fingerprinter.combine(b"part", [call.key, fingerprinter.fingerprint(given)]).hex()
 
-    def _identify_code(self, fingerprinter: Fingerprinter) -> tuple[bytes, bool]:
-        opens = False
+    def _identify_code(self, fingerprinter: Fingerprinter) -> bytes:
         if self.sources:
             code = fingerprinter.fingerprint_reading(self.func)
         else:
@@ -207,10 +243,9 @@ class Function:
             except UncacheableError:
                 # What it opens has to show in its result; see `daskcache.functions.sources`.
                 code = fingerprinter.fingerprint_opening(self.func)
-                opens = True
         files = [see_file(fingerprinter, one.file)[0] for one in self.sources]
         parts = [code, fingerprinter.fingerprint(self.version), *files]
-        return fingerprinter.combine(b"cached function", parts), opens
+        return fingerprinter.combine(b"cached function", parts)
 
 
 def entry_name(func: Callable[..., Any]) -> str:

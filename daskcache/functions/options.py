@@ -62,7 +62,7 @@ class Options:
     recompute: Recompute = False
     """Whether what is stored is not recalled: of this function, of those named, or of ``"all"`` that run within."""
     force_overwrite: bool = False
-    """Of no further effect: what is computed anew becomes the newest version, and older ones stay until they expire."""
+    """Whether what is stored anew takes the place of the call's older versions, which otherwise stay until they expire."""
     memoize: bool = False
     """Whether results are kept in memory as well."""
     mode: FunctionMode = "write"
@@ -169,7 +169,8 @@ def options(**changes: Any) -> Iterator[None]:
         ``local_overwrite``, ``local_sync``, ``local_strict``, ``read_only``, ``read_only_strict``, ``off``.
         ``fail_if_missing``: raise rather than compute. ``retry_null``: compute a stored None again. ``path_only``: give
         the path of what is stored. ``verify``: ``sources``, ``graph`` or ``never``. ``upsert``: put what a call gives
-        into the table of its function. ``force_overwrite``: accepted.
+        into the table of its function. ``force_overwrite``: what is
+        stored anew takes the place of older versions, which are dropped.
 
     Yields
     ------
@@ -242,7 +243,7 @@ def passing_on(chosen: Options) -> Iterator[None]:
     # A function that calls another wants its result, and not a path.
     inner: dict[str, Any] = {"path_only": False}
     if chosen.recompute not in (True, False):
-        inner["recompute"] = chosen.recompute
+        inner |= {"recompute": chosen.recompute, "force_overwrite": chosen.force_overwrite}
     token = _CONTEXT.set({**_CONTEXT.get(), **inner})
     try:
         yield

@@ -27,7 +27,7 @@ from daskcache.functions.tables import Table, recall_table
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest
 
-__all__ = ["Recalled", "memory_key", "recall"]
+__all__ = ["Recalled", "drop_older", "memory_key", "recall"]
 
 logger = logging.getLogger("daskcache")
 
@@ -56,6 +56,28 @@ class _Kept:
 def memory_key(settings: Settings, call: Call) -> tuple[str, ...]:
     """Give the key under which a call's result is kept in memory."""
     return "call", settings.store, settings.namespace, call.entry
+
+
+def drop_older(call: Call, settings: Settings) -> None:
+    """Drop all versions of a call's result but the newest; their blocks are left to `daskcache.gc`.
+
+    Parameters
+    ----------
+    call : Call
+        The call.
+    settings : Settings
+        The store and namespace.
+
+    Raises
+    ------
+    StoreError
+        The store does not take it.
+    """
+    catalog = Catalog.of(settings)
+    latest = catalog.latest(call.entry)
+    if latest is not None:
+        versions = [one.version for one in catalog.versions(call.entry) if one.version != latest.version]
+        catalog.drop(call.entry, versions)
 
 
 def recall(
@@ -167,6 +189,9 @@ def _read(catalog: Catalog, call: Call, covers: Callable[[Any], bool]) -> Manife
         older = catalog.open(call.entry, info.version)
         if covers(_described(older).get("coverage", ())):
             return older
+        if _described(older).get("is_anew"):
+            # Somebody wanted nothing more of those before it.
+            return None
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from daskcache.formats.containers import split_container
 from daskcache.formats.frames import draft_frame, is_dask_frame
 from daskcache.functions.keys import Call
 from daskcache.functions.options import Definition
-from daskcache.functions.sources import Sources, read_sources, trace_lazy
+from daskcache.functions.sources import Noted, Sources, read_sources, trace_lazy
 from daskcache.functions.tables import is_in_parts, save_table
 from daskcache.parts import Parts, rechunk, split
 from daskcache.persist import store_object
@@ -36,20 +36,18 @@ _ARRAYS = (xr.Dataset, xr.DataArray, xr.DataTree, da.Array, np.ndarray)
 class Details:
     """What is known of a result besides itself."""
 
-    inner: tuple[Sources, ...] = ()
-    """The sources of the cached functions that the function called."""
+    inner: tuple[Noted, ...] = ()
+    """What the cached functions that the function called were read from."""
     hints: Hints | None = None
     """How it will be read."""
     coverage: Sequence[Any] | None = None
     """What processors say that it holds."""
     form: Format | None = None
     """The format of the function's own serializer."""
-    is_unchanged: Callable[[], bool] = lambda: True
-    """Whether what the function declares to read is as it was before it was called."""
     part: str = ""
     """Tells the call from others that put rows into the same table."""
     is_anew: bool = False
-    """Whether such a table begins anew."""
+    """Whether nothing that was stored before counts any more: it was asked for anew."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,22 +95,25 @@ def save(result: Any, call: Call, settings: Settings, definition: Definition, de
     trace_lazy(result, lazily)
 
     def describe(fingerprinter: Fingerprinter | None) -> dict[str, Any]:
-        for found in (
-            *details.inner,
-            read_sources(lazily),
-            {} if fingerprinter is None else read_sources(fingerprinter),
-        ):
-            sources.update(found)
-        if call.opens and not sources:
+        own = {**read_sources(lazily), **({} if fingerprinter is None else read_sources(fingerprinter))}
+        for noted in details.inner:
+            sources.update(noted.sources)
+        sources.update(own)
+        # What the functions that it called have opened is known of their results.
+        if call.opens.difference(*(noted.opened for noted in details.inner)) and not own:
             raise UncacheableError(
                 "its code opens files, and what it returns does not show which; return what it opened lazily, or name them "
                 "with source=[…]"
             )
-        if not details.is_unchanged():
+        if call.opens_many:
+            # There may be one more of them another time. Declared, they are looked at.
+            sources["files that a pattern names"] = None
+        if not call.is_unchanged():
             raise SourceChangedError(f"{call.entry}: what it declares to read has changed while it ran")
         expiry = {} if definition.expires_s is None else {"expires_s": definition.expires_s}
         covered = {} if details.coverage is None else {"coverage": list(details.coverage)}
-        return {"call": {**call.to_json(), "sources": sources, **covered}, **expiry}
+        anew = {"is_anew": True} if details.is_anew else {}
+        return {"call": {**call.to_json(), "sources": sources, **covered, **anew}, **expiry}
 
     if is_in_parts(definition):
         found_in = _read_graph(result, settings) if is_dask_frame(result) else None

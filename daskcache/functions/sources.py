@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, NamedTuple
 
 import dask.array as da
 import numpy as np
@@ -18,21 +18,31 @@ from daskcache.fingerprint.sources_base import ArrayOrigin, MemoryOrigin, Origin
 from daskcache.fingerprint.sources_zarr import ZarrOrigin
 from daskcache.parts import Parts
 
-__all__ = ["Sources", "collecting", "find_changed", "note", "read_sources", "trace_lazy"]
+__all__ = ["Noted", "Sources", "collecting", "find_changed", "note", "read_sources", "trace_lazy"]
 
 Sources = dict[str, str | None]
 """By path or URL, what `FileSource.look` gave, in hex. None: it cannot be looked at by its path. Empty: the settings
 say that it is not looked at."""
 
+
+class Noted(NamedTuple):
+    """What a cached function tells the one that calls it."""
+
+    sources: Sources
+    """What its result was read from."""
+    opened: frozenset[str]
+    """Where its code opens files, which need not show in the other's result any more."""
+
+
 _DOCUMENTS = ("zarr.json", ".zmetadata", ".zgroup", ".zattrs")
 
-_COLLECTED: ContextVar[list[Sources] | None] = ContextVar("daskcache_sources", default=None)
+_COLLECTED: ContextVar[list[Noted] | None] = ContextVar("daskcache_sources", default=None)
 
 
 @contextmanager
-def collecting() -> Iterator[list[Sources]]:
+def collecting() -> Iterator[list[Noted]]:
     """Gather the sources of all that is recalled or stored within; see `note`."""
-    found: list[Sources] = []
+    found: list[Noted] = []
     token = _COLLECTED.set(found)
     try:
         yield found
@@ -40,11 +50,11 @@ def collecting() -> Iterator[list[Sources]]:
         _COLLECTED.reset(token)
 
 
-def note(sources: Mapping[str, str | None]) -> None:
-    """Tell the function that calls this one what this one's result was read from."""
+def note(sources: Mapping[str, str | None], opened: frozenset[str] = frozenset()) -> None:
+    """Tell the function that calls this one what this one's result was read from, and where."""
     outer = _COLLECTED.get()
     if outer is not None:
-        outer.append(dict(sources))
+        outer.append(Noted(dict(sources), opened))
 
 
 def read_sources(fingerprinter: Fingerprinter) -> Sources:
