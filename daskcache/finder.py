@@ -140,8 +140,9 @@ class Finder:
         found = self._published(key)
         if target is not None and found is not None and key[0] in self.writes:
             inner = target.spec.inner_shape
-            if inner is not None and found.spec.inner_shape != inner:
-                # A hint asks for another form: what is below the mark is loaded, and what passes it stored anew.
+            if found.root != target.root or (inner is not None and found.spec.inner_shape != inner):
+                # The mark has a pool of its own, or a hint asks for another form: what is below the mark is loaded, and
+                # what passes it stored anew.
                 return None
         if found is None:
             return None

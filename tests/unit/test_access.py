@@ -154,6 +154,24 @@ def test_a_private_namespace_has_its_own_blocks(store_root: Path) -> None:
 
 
 @pytest.mark.usefixtures("private")
+@pytest.mark.parametrize("outer", ["default", "ours"])
+def test_a_checkpoint_of_a_private_namespace_stores_what_lies_in_another_pool(
+    store_root: Path, outer: str
+) -> None:
+    other = "ours" if outer == "default" else "default"
+    with daskcache.activate(namespace=outer):
+        assert (daskcache.checkpoint(doubled(), "x").compute() == EXPECTED).all()
+        assert count() == 4
+        # What the pass looks into has it: it is loaded, and stored where the mark says.
+        assert (daskcache.checkpoint(doubled(), "x", namespace=other).compute() == EXPECTED).all()
+        assert count() == 0
+        assert daskcache.last_run().stored == 4
+    assert (daskcache.open("x", namespace=other).compute() == EXPECTED).all()
+    assert len(objects(store_root)) == 4
+    assert len(objects(store_root / "namespaces/ours/@")) == 4
+
+
+@pytest.mark.usefixtures("private")
 def test_what_was_private_opens_when_the_namespace_no_longer_is(store_root: Path) -> None:
     ds = xr.Dataset({"v": ("x", doubled()), "big": ("z", np.random.default_rng(0).random(20000))})
     daskcache.persist(ds, "x", namespace="ours")
