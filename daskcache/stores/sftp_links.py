@@ -93,6 +93,10 @@ class Links:
         self._host = parts.hostname
         self._port = int(parts.port or self._given["port"] or 22)
         self._username = unquote(parts.username or "") or self._given["username"] or getpass.getuser()
+        named = self._given["key_filename"]
+        if named is not None:
+            files = [named] if isinstance(named, str) else list(named)
+            self._given["key_filename"] = [os.path.expanduser(name) for name in files]
         self._password = unquote(parts.password or "") or self._given["password"]
         self._set_up()
 

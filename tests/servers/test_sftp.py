@@ -80,6 +80,10 @@ def test_the_users_own_known_hosts_and_keys_are_used(
     store = stores.open(f"ssh://127.0.0.1:{server.port}{server.directory}/files/{place.path}-own")
     stores.put(store, "a", b"1")
     assert stores.get(store, "a") == b"1"
+    shutil.move(tmp_path / ".ssh" / "id_ed25519", tmp_path / "elsewhere")
+    named = stores.open(str(store), key_filename="~/elsewhere", known_hosts="~/.ssh/known_hosts")
+    assert named is not store
+    assert stores.get(named, "a") == b"1"
 
 
 def test_whoever_has_no_key_is_told_so(
