@@ -375,6 +375,11 @@ def drawing_bar(progress: Callable[[], float], shows_bar: bool) -> Iterator[Call
     ------
     callable
         Draws, once it takes longer than a moment.
+
+    Examples
+    --------
+    >>> with drawing_bar(lambda: 0.5, shows_bar=False) as draw:
+    ...     draw()
     """
     bar = ProgressBar(out=sys.stderr)
     begun = time.perf_counter()

@@ -70,6 +70,11 @@ class Route:
         -------
         Route
             Nothing has been asked of either store yet.
+
+        Examples
+        --------
+        >>> Route.between(LocalStore("/a"), LocalStore("/b")).way
+        'linked'
         """
         near = source
         while isinstance(near, Driven) and near.home is not near:
@@ -110,6 +115,13 @@ class Route:
         -----
         A hard link takes the right to write from the file, so that nobody writes through it into the source; where that
         cannot be, or it is another file system, the object is streamed.
+
+        Examples
+        --------
+        >>> from daskcache import stores
+        >>> source, target = stores.open("memory://doc-route"), stores.open("memory://doc-route-target")
+        >>> Route.between(source, target).copy("nothing", "b") is None
+        True
         """
         drive.check_writable(self.target)
         if self.direct is not None and self.direct(key, target_key):

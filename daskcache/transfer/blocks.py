@@ -99,6 +99,11 @@ def known_blocks(manifests: Sequence[Manifest]) -> dict[tuple[int, bytes, int], 
     -------
     dict
         By a block's group, token and size the checksum and digest of its object, where they are known.
+
+    Examples
+    --------
+    >>> known_blocks([Manifest.build("dataset", ())])
+    {}
     """
     found = {}
     for manifest in manifests:
@@ -136,6 +141,16 @@ def move_block(target: Store, wish: Wish) -> Arrived:
         It is damaged there, or not the object that its manifest names.
     StoreFullError, ReadOnlyError, StoreError
         A store failed.
+
+    Examples
+    --------
+    >>> from daskcache.chunks import ChunkSpec
+    >>> from daskcache.pool import write_block
+    >>> spec = ChunkSpec.for_block("i8", (3,))
+    >>> receipt = write_block("memory://doc-move", "00ff", bytes(20), spec, np.arange(3))
+    >>> block = StoredBlock("memory://doc-move", "00ff", bytes(20), spec, (3,), np.dtype("i8"), receipt.size_bytes)
+    >>> move_block(stores.open("memory://doc-moved"), Wish(block, receipt.checksum, b"")).is_same
+    True
     """
     block = wish.block
     source = stores.open(block.root)
@@ -214,6 +229,16 @@ def look_at(target: Store, wish: Wish, size_bytes: int) -> Arrived:
     Notes
     -----
     One request, for four bytes; of a shard for all of it.
+
+    Examples
+    --------
+    >>> from daskcache.chunks import ChunkSpec
+    >>> from daskcache.pool import write_block
+    >>> spec = ChunkSpec.for_block("i8", (3,))
+    >>> receipt = write_block("memory://doc-look-at", "00ff", bytes(20), spec, np.arange(3))
+    >>> block = StoredBlock("memory://doc-look-at", "00ff", bytes(20), spec, (3,), np.dtype("i8"), receipt.size_bytes)
+    >>> look_at(stores.open("memory://doc-look-at"), Wish(block, 0, b""), receipt.size_bytes).is_same
+    False
     """
     block = wish.block
     checksum = read_checksum(target, block.key, block.spec)
@@ -245,6 +270,11 @@ def complete(manifest: Manifest, root: str, arrived: Mapping[str, Arrived]) -> M
     ------
     StoreError
         The store cannot be read.
+
+    Examples
+    --------
+    >>> complete(Manifest.build("dataset", ()), "memory://doc-complete", {}).nblocks
+    0
     """
     return dataclasses.replace(
         manifest, variables=tuple(_complete(variable, root, arrived) for variable in manifest.variables)

@@ -71,6 +71,13 @@ def migrate_store(store: Any = None, target: Any = None, *, dry_run: bool = Fals
         There is no store of ours.
     StoreError
         A store failed, or has a newer format.
+
+    Examples
+    --------
+    >>> from daskcache.manifest import Manifest
+    >>> published = Catalog("memory://doc-migrate-store").publish("era5", Manifest.build("dataset", ()))
+    >>> migrate_store("memory://doc-migrate-store").is_needed
+    False
     """
     root = Settings.from_config(store=store).store
     check_format(stores.open(root))

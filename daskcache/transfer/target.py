@@ -83,6 +83,11 @@ def read_arrays(target: Store, wanted: Collection[str]) -> dict[str, Any] | None
         Something else is there, or arrays that are not published any more.
     StoreError
         The store cannot be read.
+
+    Examples
+    --------
+    >>> read_arrays(stores.open("memory://doc-target-arrays"), ["t2m"]) is None
+    True
     """
     root = drive.get(target, document_key(""))
     if root is None:
@@ -184,6 +189,11 @@ def unchanged(target: Store, documents: Mapping[str, bytes]) -> dict[str, bool]:
     -------
     dict of str to bool
         By path.
+
+    Examples
+    --------
+    >>> unchanged(stores.open("memory://doc-target-unchanged"), {"t2m": b"{}"})
+    {'t2m': False}
     """
     with ThreadPoolExecutor(WIDTH) as threads:
         found = threads.map(lambda path: drive.get(target, document_key(path)), documents)

@@ -26,6 +26,7 @@ from daskcache.errors import EntryNotFoundError, InvalidInputError, NotStoredErr
 from daskcache.stores import Levels
 from daskcache.transfer import claims
 from tests.labelled import OBJECTS
+from tests.pipelines import PIPELINES, write_sources
 from tests.producers import objects
 
 
@@ -161,6 +162,8 @@ def test_whatever_an_entry_holds(name: str, tmp_path: Path) -> None:
     with zarr.config.set({"array.rectilinear_chunks": True}):
         is_tree = isinstance(thing, xr.DataTree)
         opener = xr.open_datatree if is_tree else xr.open_dataset
+        for _, array in zarr.open_group(tmp_path / "publish.zarr").members(max_depth=None):
+            assert isinstance(array, zarr.Group) or array.nchunks_initialized == array.nchunks
         # As they are stored, because xarray warns of dates that it cannot decode well.
         with (
             opener(exported, engine="zarr", decode_cf=False) as expected,
@@ -170,6 +173,38 @@ def test_whatever_an_entry_holds(name: str, tmp_path: Path) -> None:
     again = daskcache.publish("thing", tmp_path / "publish.zarr")
     assert (again.chunks, again.documents) == (0, 0)
     assert done.documents > 0
+
+
+PIPED = [
+    "elementwise", "resample_month", "groupby_dayofyear", "flox_cohorts", "rolling", "coarsen_construct", "concat_time", "cftime",
+    "rechunk", "stack", "zarr_plain", "mfdataset", "datatree", "reduce_tree", "weighted", "isel_fancy",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root: Path = tmp_path_factory.mktemp("sources")
+    write_sources(root)
+    return root
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata:zarr.errors.ZarrUserWarning")
+@pytest.mark.parametrize("name", PIPED)
+def test_pipelines(name: str, sources: Path, tmp_path: Path) -> None:
+    thing = PIPELINES[name](sources)
+    daskcache.persist(thing, "thing")
+    daskcache.publish("thing", tmp_path / "out.zarr")
+    with zarr.config.set({"array.rectilinear_chunks": True}):
+        if isinstance(thing, xr.DataTree):
+            xr.testing.assert_equal(
+                xr.open_datatree(tmp_path / "out.zarr", engine="zarr").load(), thing.compute()
+            )
+        elif isinstance(thing, xr.Dataset):
+            xr.testing.assert_equal(read(tmp_path / "out.zarr").load(), thing.compute())
+        else:
+            (array,) = read(tmp_path / "out.zarr").data_vars.values()
+            np.testing.assert_array_equal(array.values, np.asarray(thing))
+    assert daskcache.publish("thing", tmp_path / "out.zarr").chunks == 0
 
 
 def test_blocks_of_several_lengths(tmp_path: Path) -> None:

@@ -151,6 +151,36 @@ def test_what_was_stored_without_a_name(tmp_path: Path) -> None:
     assert daskcache.verify(store=other).is_sound
 
 
+RECALLED = """
+import dask, daskcache, pandas as pd, sys
+
+@daskcache.cache
+def table():
+    print("computed")
+    return pd.DataFrame({"a": [1, 2]})
+
+@daskcache.cache
+def number():
+    print("computed")
+    return {"a": [1, 2.5]}
+
+with dask.config.set({"daskcache.store": sys.argv[1]}):
+    print(table().a.sum(), number())
+"""
+
+
+def test_what_functions_returned(store_root: Path, tmp_path: Path) -> None:
+    def run(root: Any) -> str:
+        script = tmp_path / "script.py"
+        script.write_text(RECALLED)
+        command = [sys.executable, str(script), str(root)]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    assert run(store_root) == "computed\ncomputed\n3 {'a': [1, 2.5]}\n"
+    assert daskcache.copy(tmp_path / "other").versions == 2
+    assert run(tmp_path / "other") == "3 {'a': [1, 2.5]}\n"
+
+
 def test_a_pool_of_its_own(tmp_path: Path) -> None:
     other = str(tmp_path / "other")
     with dask.config.set({"daskcache.pool": "private"}):
