@@ -336,6 +336,15 @@ def test_one_place_that_is_in_two_parts_is_no_other_writer(tmp_path: Path) -> No
     assert sorted(drive.walk(fanout, "")) == sorted(f"a{number}" for number in range(20))
 
 
+def test_what_another_store_has_is_not_put_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    fanout = Fanout(MemoryStore(), MemoryStore())
+    key = key_for(fanout, fanout.parts[0])
+    stores.put(fanout.parts[1], key, b"theirs")
+    monkeypatch.setattr(fanout.parts[0], "set_sync", pytest.fail)
+    assert not stores.create(fanout, key, b"ours")
+    assert stores.get(fanout, key) == b"theirs"
+
+
 # Parts of each other, and how they travel
 
 
@@ -369,7 +378,7 @@ def test_fan_outs_levels_and_limits_are_parts_of_each_other(tmp_path: Path) -> N
     settings = Settings.from_config(store=store)
     assert settings == pickle.loads(pickle.dumps(settings))
     assert stores.describe(root) == stores.describe(store) == str(tmp_path / "nfs")
-    for number in range(40):
+    for number in range(200):
         stores.put(store, f"chunks/00ff/{number:04x}", bytes(100))
     used = {
         path.relative_to(tmp_path).parts[0]

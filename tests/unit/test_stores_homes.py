@@ -28,7 +28,7 @@ from daskcache.stores.urls import _BLOCK_KEYS
 from tests.flaky import Flaky, cut, fill, protect, repair
 
 BLOCK = "chunks/00ff/0a1b"
-DATA = xr.DataArray(da.arange(60, chunks=4), dims="x") * 2
+DATA = xr.DataArray(da.arange(60, chunks=1), dims="x") * 2
 
 
 @pytest.fixture(autouse=True)
@@ -297,19 +297,19 @@ def blocks(*disks: Path) -> int:
 
 def test_with_a_disk_gone_what_lay_there_is_computed_again_and_stored_elsewhere(disks: list[Path]) -> None:
     root = to_root({"fanout": [str(disk) for disk in disks]})
-    assert persist(root) == 15
+    assert persist(root) == 60
     assert persist(root) == 0
-    assert 0 < blocks(disks[2]) < 15
+    assert 0 < blocks(disks[2]) < 60
     lost = blocks(disks[2])
     unmount(disks[2])
     with pytest.warns(DaskcacheWarning, match="hdd3.*without it"):
         compute(root)
     with warnings.catch_warnings(action="ignore"):
         assert persist(root) == 0, "the pass has stored them elsewhere"
-        assert blocks(*disks[:2]) == 15
+        assert blocks(*disks[:2]) == 60
     mount(disks[2])
     assert persist(root) == 0
-    assert blocks(*disks) == 15 + lost
+    assert blocks(*disks) == 60 + lost
 
 
 def test_a_persist_goes_on_with_a_disk_gone(disks: list[Path]) -> None:
@@ -340,7 +340,7 @@ def test_nothing_is_swept_that_is_needed_while_a_disk_is_gone(disks: list[Path])
     root = to_root({"fanout": [str(disk) for disk in disks]})
     persist(root)
     daskcache.persist(DATA + 1, "b", store=root)
-    assert blocks(*disks) == 30
+    assert blocks(*disks) == 120
     daskcache.clear("b", store=root)
     for disk in disks:
         unmount(disk)
@@ -349,4 +349,4 @@ def test_nothing_is_swept_that_is_needed_while_a_disk_is_gone(disks: list[Path])
         mount(disk)
     assert persist(root) == 0
     sweep(root)
-    assert blocks(*disks) == 15
+    assert blocks(*disks) == 60
