@@ -217,7 +217,8 @@ class CachedFunction:
         if "off" in (chosen.mode, settings.mode) or (when is not None and not when(arguments)):
             return None
         try:
-            return self.function.identify(bound.key_arguments, settings)
+            counted = [processor.counted for processor in self.chain.processors]
+            return self.function.identify(bound.key_arguments, settings, counted)
         except UncacheableError as error:
             if chosen.fail_if_missing or chosen.mode == "read_only_strict":
                 raise
@@ -244,7 +245,8 @@ class CachedFunction:
         """Give what is stored, and what the caller gets of it; a store that fails is as if it were empty."""
 
         def covers(coverage: Any) -> bool:
-            return states is None or self.chain.covers(coverage, states)
+            held = call.held_in(coverage)
+            return states is None or (held is not None and self.chain.covers(held, states))
 
         try:
             table = replace(table, wanted=() if states is None else self.chain.wanted(states))
@@ -275,7 +277,7 @@ class CachedFunction:
     ) -> Saved | None:
         """Store a result; None where that was not possible, of which the user is told."""
         saved: Saved | None = None
-        coverage = self.chain.coverage(result, bound.states) if self.chain else None
+        coverage = call.say(self.chain.coverage(result, bound.states)) if self.chain else None
         hints = Hints.of(self.definition.hints) or self.chain.hints(bound.states)
         hints = None if hints is None else hints.resolve(bound.arguments)
         details = Details(tuple(inner), hints, coverage, self._form, part, is_anew)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,6 +43,8 @@ class Call:
     """That of the call."""
     opens: frozenset[str] = frozenset()
     """Where its code opens files lazily, which have to show in what it returns."""
+    processors: tuple[str, ...] = ()
+    """The identities of the function's processors."""
     files: tuple[tuple[FileSource, bytes], ...] = ()
     """What it declares to read, with what was seen of it when the key was made; nothing where nothing is looked at."""
 
@@ -56,6 +58,31 @@ class Call:
             True as well for a list of files, which looks alike.
         """
         return any("mfdataset" in what.casefold() for what in self.opens)
+
+    def say(self, coverage: Sequence[Any]) -> list[Any]:
+        """Say of what processors hold of a result which processors these are; see `held_in`."""
+        return [[by, held] for by, held in zip(self.processors, coverage, strict=True)]
+
+    def held_in(self, coverage: Sequence[Any]) -> list[Any] | None:
+        """Give what the function's processors said that a stored result holds.
+
+        Parameters
+        ----------
+        coverage : sequence
+            What `say` gave.
+
+        Returns
+        -------
+        list or None
+            None where it was stored under other processors.
+        """
+        found = []
+        for by, said in zip(self.processors, coverage, strict=False):
+            # Of a table that several calls fill nothing is said.
+            if said is not None and (not isinstance(said, list) or said[0] != by):
+                return None
+            found.append(None if said is None else said[1])
+        return found if len(coverage) == len(self.processors) else None
 
     def is_unchanged(self) -> bool:
         """Whether what it declares to read is as it was when its key was made.
@@ -160,7 +187,9 @@ class Function:
         names = arguments.keys() if self._cache_args is None else self._cache_args
         return {name: arguments[name] for name in names if name in arguments and name not in self._ignore}
 
-    def identify(self, arguments: Mapping[str, Any], settings: Settings) -> Call:
+    def identify(
+        self, arguments: Mapping[str, Any], settings: Settings, processors: Sequence[Any] = ()
+    ) -> Call:
         """Say what a call is.
 
         Parameters
@@ -169,6 +198,8 @@ class Function:
             By name, defaults included.
         settings : Settings
             The token rules.
+        processors : sequence, optional
+            What counts of the processors around the function.
 
         Returns
         -------
@@ -194,7 +225,13 @@ class Function:
         given = fingerprinter.combine(b"arguments", parts)
         key = fingerprinter.combine(b"call", [fingerprinter.fingerprint(self.name), code, given])
         opens = frozenset(fingerprinter.lazily_opened)
-        return Call(f"{self.name}/{CALL}{key.hex()}", code, given, key, opens, files)
+        by = []
+        for processor in processors:
+            try:
+                by.append(fingerprinter.fingerprint(processor).hex())
+            except UncacheableError as error:
+                raise error.within(f"processor {type(processor).__name__} of {self.name}") from None
+        return Call(f"{self.name}/{CALL}{key.hex()}", code, given, key, opens, tuple(by), files)
 
     def _identify_class(self, arguments: Mapping[str, Any], fingerprinter: Fingerprinter) -> list[bytes]:
         """Count the class of a method's object also where the object does not count: the method calls its methods."""

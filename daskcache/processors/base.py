@@ -46,6 +46,17 @@ class Processor:
         return decorate(function, self)
 
     @property
+    def counted(self) -> Any:
+        """What of it decides what is stored: a result that was stored under another is computed again.
+
+        Returns
+        -------
+        object
+            Something that has an identity; by default all of it, and its code.
+        """
+        return self
+
+    @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the arguments that it takes; a function that does not have them gets them, and is not told.
 

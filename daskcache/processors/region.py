@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,11 @@ class Region(Processor):
     access: Any = None
     """How results will be read, as `daskcache.Hints` takes it; None: a tenth of each block's latitudes and longitudes,
     and all along the first other dimension."""
+
+    @property
+    def counted(self) -> Any:
+        """All but how results will be read."""
+        return replace(self, access=None)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,6 +35,11 @@ class Select(Processor):
     """How far off they may be."""
     access: Any = None
     """How results will be read, as `daskcache.Hints` takes it; None: one label at a time, and all along the others."""
+
+    @property
+    def counted(self) -> Any:
+        """All but how results will be read."""
+        return replace(self, access=None)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import pandas as pd
@@ -38,6 +38,11 @@ class Timeseries(Processor):
     """Whether there must be data between them."""
     access: Any = None
     """How results will be read, as `daskcache.Hints` takes it; None: long in time at a point."""
+
+    @property
+    def counted(self) -> Any:
+        """All but how results will be read."""
+        return replace(self, access=None)
 
     @property
     def parameters(self) -> tuple[str, ...]:

@@ -330,3 +330,38 @@ def test_values_that_python_takes_for_equal() -> None:
     values += [{"b": 2, "a": 1}, range(1), slice(1), Ellipsis, complex(1), pd.Series([1]), pd.Index([1])]
     for _ in range(2):
         assert [give(value) for value in values] == [repr(value) for value in values]
+
+
+def numbered() -> xr.DataArray:
+    return xr.DataArray(
+        da.arange(10, chunks=2), dims="x", coords={"x": np.arange(10), "y": ("x", np.arange(10)[::-1])}
+    )
+
+
+def test_what_was_stored_under_another_processor(monkeypatch) -> None:
+    class First(daskcache.Processor):
+        length = 4
+
+        def trim(self, result, state):
+            return result.isel(x=slice(0, self.length))
+
+    make = daskcache.cache(name="trimmed")(numbered)
+    assert First()(make)().sizes["x"] == 4
+    assert First()(make)(fail_if_missing=True).sizes["x"] == 4
+    monkeypatch.setattr(First, "length", 6)
+    assert First()(make)().sizes["x"] == 6
+    monkeypatch.setattr(First, "trim", lambda self, result, state: result)
+    assert First()(make)().sizes["x"] == 10
+    assert make().sizes["x"] == 10
+
+    along_x = daskcache.select(x="x")(make)
+    along_y = daskcache.select(x="y")(make)
+    assert along_x(x=[0, 1]).values.tolist() == [0, 1]
+    assert along_y(x=[0, 1]).values.tolist() == [9, 8]
+    assert along_x(x=[0, 1]).values.tolist() == [0, 1]
+
+
+def test_hints_do_not_count() -> None:
+    make = daskcache.cache(name="hinted")(lambda: numbered())
+    daskcache.select("x", hints="x")(make)(x=3)
+    assert int(daskcache.select("x")(make)(x=3, fail_if_missing=True)) == 3
