@@ -133,37 +133,36 @@ def test_a_disk_that_is_unmounted_is_no_empty_one(small_disk: Callable[[str], Pa
     assert (daskcache.open("a", store=root).values == np.arange(60)).all()
 
 
-WRITER = """
-import sys, os
+WRITERS = """
+import os, sys
 from daskcache import stores
-root, me, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-store = stores.open(root)
-print("ready", flush=True)
-sys.stdin.readline()
-won = 0
-for number in range(count):
-    key = f"chunks/00ff/{number:06x}"
-    won += stores.create(store, key, bytes([me + 1]) * 20_000)
-    stores.put(store, f"runs/{me}.json", b"%d" % number)
-print(won, flush=True)
+root, many, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+start, go = os.pipe()
+pids = []
+for me in range(many):  # to import once for all
+    pids.append(os.fork())
+    if not pids[-1]:
+        os.close(go)
+        os.read(start, 1)  # ends when the parent closes it
+        store, won = stores.open(root), 0
+        for number in range(count):
+            won += stores.create(store, f"chunks/00ff/{number:06x}", bytes([me + 1]) * 20_000)
+            stores.put(store, f"runs/{me}.json", b"%d" % number)
+        print(won, flush=True)
+        os._exit(0)
+print(*pids, flush=True)
+os.close(go)
+for pid in pids:
+    os.waitpid(pid, 0)
 """
 
 
-def start(root: str, number: int, count: int) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", WRITER, root, str(number), str(count)]
-    writer = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert writer.stdout is not None
-    return writer
-
-
-def go(writers: list[subprocess.Popen[str]]) -> None:
-    for writer in writers:
-        assert writer.stdout is not None
-        assert writer.stdout.readline() == "ready\n"
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("\n")
-        writer.stdin.flush()
+def start(root: str, many: int, count: int) -> tuple[subprocess.Popen[str], list[int]]:
+    """Start writers that all put the same keys; give their parent, and the ids of their processes."""
+    command = [sys.executable, "-W", "ignore", "-c", WRITERS, root, str(many), str(count)]
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    return parent, list(map(int, parent.stdout.readline().split()))
 
 
 def objects(disks: list[Path]) -> list[Path]:
@@ -174,9 +173,10 @@ def objects(disks: list[Path]) -> list[Path]:
 def test_eight_processes_leave_one_object_of_each_key(tmp_path: Path) -> None:
     disks = [tmp_path / name for name in "abc"]
     root = to_root({"fanout": [str(disk) for disk in disks]})
-    writers = [start(root, number, 60) for number in range(8)]
-    go(writers)
-    won = [int(writer.communicate(timeout=100)[0]) for writer in writers]
+    parent, _ = start(root, 8, 60)
+    with parent:
+        won = list(map(int, parent.stdout.read().split()))  # type: ignore[union-attr]
+    assert len(won) == 8
     assert sum(won) == 60
     found = objects(disks)
     assert sorted(path.name for path in found) == [f"{number:06x}" for number in range(60)]
@@ -192,14 +192,15 @@ def test_eight_processes_leave_one_object_of_each_key(tmp_path: Path) -> None:
 def test_killed_writers_leave_whole_objects(tmp_path: Path) -> None:
     disks = [tmp_path / name for name in "ab"]
     root = to_root({"fanout": [str(disk) for disk in disks]})
-    writers = [start(root, number, 100_000) for number in range(3)]
-    go(writers)
+    parent, writers = start(root, 3, 100_000)
     give_up = time.monotonic() + 60
     while len(objects(disks)) < 200 and time.monotonic() < give_up:
         time.sleep(0.01)
-    for writer in writers:
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
+    for pid in writers:
+        os.kill(pid, signal.SIGKILL)
+    with parent:
+        assert parent.stdout is not None
+        assert parent.stdout.read() == ""
     store = stores.open(root)
     names = stores.list_sizes(store, "chunks/00ff")
     assert len(names) >= 200
