@@ -292,9 +292,9 @@ def _connect(url: str, options: Mapping[str, Any]) -> Any:
     )
     given = {**defaults, **options}
     try:
-        pool = redis.ConnectionPool.from_url(
-            url, retry=Retry(ExponentialBackoff(cap=2.0, base=0.05), 5), **given
-        )
+        retry = Retry(ExponentialBackoff(cap=2.0, base=0.05), 5)
+        cut = [redis.ConnectionError, redis.TimeoutError]
+        pool = redis.ConnectionPool.from_url(url, retry=retry, retry_on_error=cut, **given)
         if pool.connection_kwargs.get("decode_responses"):
             raise ValueError("objects are bytes: leave decode_responses out")
         pool.make_connection()
