@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -50,14 +50,12 @@ class Route:
     """Where objects are."""
     target: Store
     """Where they go."""
-    way: Way = "streamed"
-    """What is tried."""
-    direct: Direct | None = None
-    """Does it without this process, and tells whether it could; None where none of the stores can."""
+    direct: tuple[tuple[Way, Direct], ...] = ()
+    """What does it without this process and tells whether it could, for each part of the source where there is such."""
 
     @classmethod
     def between(cls, source: Store, target: Store) -> Self:
-        """Find the shortest way.
+        """Find the shortest ways.
 
         Parameters
         ----------
@@ -73,23 +71,11 @@ class Route:
 
         Examples
         --------
-        >>> Route.between(LocalStore("/a"), LocalStore("/b")).way
-        'linked'
+        >>> [way for way, _ in Route.between(LocalStore("/a"), LocalStore("/b")).direct]
+        ['linked']
         """
-        near = source
-        while isinstance(near, Driven) and near.home is not near:
-            near = near.home
-        if isinstance(near, LocalStore) and isinstance(target, LocalStore):
-            return cls(source, target, "linked", _linking(near, target))
-        if isinstance(near, FsspecStore) and isinstance(target, FsspecStore) and near.fs == target.fs:
-            protocols = {near.fs.protocol} if isinstance(near.fs.protocol, str) else {*near.fs.protocol}
-            if protocols & _COPYING:
-                return cls(source, target, "copied", _copying_with_fsspec(near, target))
-        if isinstance(near, ObjectStore) and isinstance(target, ObjectStore):
-            direct = _copying_with_obstore(near, target)
-            if direct is not None:
-                return cls(source, target, "copied", direct)
-        return cls(source, target)
+        found = (_direct(part, target) for part in _parts(source))
+        return cls(source, target, tuple(direct for direct in found if direct is not None))
 
     def copy(self, key: str, target_key: str) -> Way | None:
         """Copy an object, in place of one that may be there; it appears whole or not at all.
@@ -124,13 +110,36 @@ class Route:
         True
         """
         drive.check_writable(self.target)
-        if self.direct is not None and self.direct(key, target_key):
-            return self.way
+        for way, direct in self.direct:
+            if direct(key, target_key):
+                return way
         data = drive.get(self.source, key)
         if data is None:
             return None
         drive.put(self.target, target_key, data)
         return "streamed"
+
+
+def _parts(source: Store) -> Iterator[Store]:
+    """Give the stores that a store is made of in the end. What never changes is the same in all that have it."""
+    parts = source.parts if isinstance(source, Driven) else ()
+    if not parts:
+        yield source
+    for part in parts:
+        yield from _parts(part)
+
+
+def _direct(source: Store, target: Store) -> tuple[Way, Direct] | None:
+    if isinstance(source, LocalStore) and isinstance(target, LocalStore):
+        return "linked", _linking(source, target)
+    if isinstance(source, FsspecStore) and isinstance(target, FsspecStore) and source.fs == target.fs:
+        protocol = source.fs.protocol
+        if _COPYING.intersection({protocol} if isinstance(protocol, str) else protocol):
+            return "copied", _copying_with_fsspec(source, target)
+    if isinstance(source, ObjectStore) and isinstance(target, ObjectStore):
+        direct = _copying_with_obstore(source, target)
+        return None if direct is None else ("copied", direct)
+    return None
 
 
 def _linking(source: LocalStore, target: LocalStore) -> Direct:

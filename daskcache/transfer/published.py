@@ -28,7 +28,6 @@ from daskcache.parts import Collection
 from daskcache.publishing import draft_manifest
 from daskcache.stores import drive
 from daskcache.stores.copying import Route
-from daskcache.stores.remote import PROBE
 from daskcache.transfer import claims
 from daskcache.transfer.plain import (
     Piece,
@@ -353,9 +352,6 @@ class _Work:
                     draw()
         for path, data in self.documents:
             drive.put(self.target, document_key(path), data)
-        # What a server is asked with is no part of the store, and readers of Zarr would take it for a broken one.
-        if drive.exists(self.target, PROBE):
-            drive.delete(self.target, PROBE)
         return ways
 
     def _write(

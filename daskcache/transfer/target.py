@@ -94,7 +94,7 @@ def read_arrays(target: Store, wanted: Collection[str]) -> dict[str, Any] | None
         _check_begun(target, wanted)
         return None
     arrays = _arrays_of(root)
-    if arrays is None:
+    if arrays is None or (wanted and not arrays):
         raise _in_the_way(target)
     with ThreadPoolExecutor(WIDTH) as threads:
         ours = dict(

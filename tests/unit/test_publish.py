@@ -23,7 +23,6 @@ import daskcache
 from daskcache import stores
 from daskcache.cli import cache
 from daskcache.errors import EntryNotFoundError, InvalidInputError, NotStoredError, StoreError
-from daskcache.stores import Levels
 from daskcache.transfer import claims
 from tests.labelled import OBJECTS
 from tests.pipelines import PIPELINES, write_sources
@@ -413,10 +412,15 @@ def test_the_accessor_and_the_command(store_root: Path, tmp_path: Path) -> None:
     xr.testing.assert_identical(read(tmp_path / "b.zarr").load(), ds.compute())
 
 
-def test_a_chain_of_levels_as_the_source(tmp_path: Path) -> None:
+def test_composed_sources(tmp_path: Path) -> None:
+    """Objects are linked from whichever part has them; where the parts are elsewhere, they are read."""
     levels = [{"url": str(tmp_path / "fast"), "write": False}, str(tmp_path / "slow")]
-    ds = xr.Dataset({"t": ("x", da.arange(6, chunks=2))})
-    daskcache.persist(ds, "entry", store=levels)
-    assert isinstance(stores.open(levels), Levels)
-    assert daskcache.publish("entry", tmp_path / "out.zarr", store=levels).linked == 3
-    assert read(tmp_path / "out.zarr").t.values.tolist() == list(range(6))
+    fanout = {"fanout": [str(tmp_path / "one"), f"memory://{tmp_path.name}-two"]}
+    ds = xr.Dataset({"t": ("x", da.arange(60, chunks=2))})
+    for number, store in enumerate((levels, fanout)):
+        daskcache.persist(ds, "entry", store=store)
+        done = daskcache.publish("entry", tmp_path / f"out{number}.zarr", store=store)
+        assert read(tmp_path / f"out{number}.zarr").t.values.tolist() == list(range(60))
+        linked = len(objects(tmp_path / ("slow", "one")[number]))
+        assert (done.linked, done.streamed) == (linked, 30 - linked)
+        assert linked > 0
