@@ -94,7 +94,7 @@ class Engine:
             if self.client is not None:
                 return self._compute_on_cluster(shows_bar, background)
             return self._compute_here(shows_bar, background)
-        except Exception as error:
+        except CancelledError as error:
             if self._stop.is_set():
                 raise CancelledError(f"run {self._run} was cancelled; what it stored stays") from error
             raise
@@ -243,7 +243,7 @@ class Work:
         """
         try:
             self._outcome.append(self._do())
-        except BaseException as error:
+        except BaseException as error:  # an interrupt, too: others may be waiting
             self.error = error
             raise
         finally:
@@ -264,7 +264,7 @@ class Work:
             self.run()
         except CancelledError:
             logger.info("a persist that was not waited for was cancelled")
-        except Exception:
+        except Exception:  # whatever it is, nobody is there to take it but the log; `wait` raises it
             logger.exception("a persist that was not waited for failed")
 
     def is_done(self) -> bool:

@@ -180,7 +180,7 @@ def _write_partial(path: str, data: Buffer) -> str:
         finally:
             # Network file systems report a full disk only here.
             os.close(descriptor)
-    except BaseException:
+    except BaseException:  # an interrupt, too, leaves nothing half written
         _remove(partial)
         raise
     return partial

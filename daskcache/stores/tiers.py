@@ -147,19 +147,27 @@ class DiskTier:
                 if self._make_room(ledger, nbytes):
                     self._add(ledger, nbytes)
                     try:
-                        partial, descriptor = local.open_partial(path)
-                        os.ftruncate(descriptor, nbytes)
-                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    except BaseException:
+                        return self._open_full(path, nbytes)
+                    except BaseException:  # an interrupt, too, gives back the room that it has taken
                         self._add(ledger, -nbytes)
                         raise
-                    return partial, descriptor
             if time.monotonic() > give_up:
                 raise StoreFullError(
                     f"store {self._within} is full: other processes are writing as much as it may hold; "
                     "raise max_size"
                 )
             time.sleep(0.005)
+
+    def _open_full(self, path: str, nbytes: int) -> tuple[str, int]:
+        partial, descriptor = local.open_partial(path)
+        try:
+            os.ftruncate(descriptor, nbytes)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:  # an interrupt, too, leaves nothing that takes room
+            os.close(descriptor)
+            os.unlink(partial)
+            raise
+        return partial, descriptor
 
     def _publish(self, partial: str, path: str, nbytes: int, create: bool) -> bool:
         if create:

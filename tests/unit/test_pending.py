@@ -12,6 +12,7 @@ import xarray as xr
 
 import daskcache
 from daskcache.errors import DaskcacheError, NotStoredError, StoreError
+from daskcache.jobs import Engine, Work
 from daskcache.pool import StoredBlock
 from tests import producers
 from tests.producers import count, doubled, objects, produced, slowly
@@ -95,6 +96,18 @@ def test_an_error_is_kept_and_raised_by_who_waits(store_root, caplog):
         kept.compute()
     assert run.done
     assert "a persist that was not waited for failed" in caplog.text
+
+
+def test_an_interrupt_is_told_to_who_waits():
+    def interrupt():
+        raise KeyboardInterrupt
+
+    work = Work(interrupt, Engine(doubled(), "r1"))
+    with pytest.raises(KeyboardInterrupt):
+        work.run()
+    assert work.is_done()
+    with pytest.raises(KeyboardInterrupt):
+        work.wait(0)
 
 
 @pytest.mark.parametrize("wait", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import signal
@@ -46,6 +47,27 @@ def test_what_was_not_used_for_longest_goes_first(inner: Store) -> None:
     stores.put(limit, "f", bytes(20))
     assert stores.size(limit, "f") == 20
     assert sum(stores.size(limit, name) or 0 for name in names(limit)) <= 100
+
+
+@pytest.mark.parametrize("where", ["os.ftruncate", "local.write_all"])
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
+def test_a_put_that_fails_gives_back_the_room_that_it_took(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
+) -> None:
+    limit = Limit(DiskStore(tmp_path), max_size=100)
+    stores.put(limit, "a", bytes(40))
+
+    def fail(*args: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"daskcache.stores.tiers.{where}", fail)
+        with pytest.raises(StoreFullError if isinstance(error, OSError) else KeyboardInterrupt):
+            stores.put(limit, "b", bytes(50))
+    assert int((tmp_path / LEDGER).read_text()) == 40
+    assert sorted(path.name for path in tmp_path.iterdir()) == [LEDGER, "a"]
+    stores.put(limit, "b", bytes(60))
+    assert names(limit) == ["a", "b"]
 
 
 def test_deleting_makes_room(inner: Store) -> None:

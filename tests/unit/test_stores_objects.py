@@ -30,6 +30,18 @@ def store(request, tmp_path):
     return ObjectStore(ObstoreMemory())
 
 
+@pytest.mark.parametrize("write", [stores.put, stores.create])
+def test_an_interrupt_leaves_nothing_half_written(tmp_path, monkeypatch, write):
+    def interrupt(descriptor, data):
+        os.write(descriptor, bytes(data)[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(local, "write_all", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write(stores.open(tmp_path), "chunks/00ff/ab", b"0123456789")
+    assert list((tmp_path / "chunks/00ff").iterdir()) == []
+
+
 def test_what_was_put_is_got(store):
     assert stores.get(store, "chunks/00ff/ab") is None
     assert not stores.exists(store, "chunks/00ff/ab")
