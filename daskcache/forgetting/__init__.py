@@ -3,6 +3,17 @@
 from daskcache.forgetting.expiry import Expired, clear, expire
 from daskcache.forgetting.lease import wait_for_sweep
 from daskcache.forgetting.reuse import Reuse, refreshing
-from daskcache.forgetting.sweep import Swept, gc, sweep
+from daskcache.forgetting.sweep import Swept, gc, sweep, sweep_also
 
-__all__ = ["Expired", "Reuse", "Swept", "clear", "expire", "gc", "refreshing", "sweep", "wait_for_sweep"]
+__all__ = [
+    "Expired",
+    "Reuse",
+    "Swept",
+    "clear",
+    "expire",
+    "gc",
+    "refreshing",
+    "sweep",
+    "sweep_also",
+    "wait_for_sweep",
+]

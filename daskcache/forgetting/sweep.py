@@ -16,7 +16,7 @@ from daskcache.config import Settings, parse_seconds
 from daskcache.forgetting.lease import BATCH_S, Lease
 from daskcache.forgetting.roots import Pool, chunk_ids, list_namespaces, run_chunk_ids
 
-__all__ = ["Swept", "gc", "sweep"]
+__all__ = ["Swept", "gc", "sweep", "sweep_also"]
 
 _BATCH = 1000
 _WIDTH = 16
@@ -44,18 +44,21 @@ class Swept:
     """Tombstones and records of runs that protect nothing any more."""
     leftovers: int = 0
     """Damaged objects that were moved aside, and what writers that died had begun."""
+    tables: int = 0
+    """Tables in databases or as Delta whose entries are gone."""
 
     def __str__(self) -> str:
         done = "would delete" if self.dry_run else "deleted"
+        tables = f"{self.tables} tables, " if self.tables else ""
         return (
-            f"{done} {self.chunks} blocks ({format_bytes(self.chunk_bytes)}), {self.documents} old documents and "
+            f"{done} {self.chunks} blocks ({format_bytes(self.chunk_bytes)}), {tables}{self.documents} old documents and "
             f"{self.leftovers} leftovers from {self.store}; {self.kept} blocks ({format_bytes(self.kept_bytes)}) stay"
         )
 
     def __add__(self, other: Swept) -> Swept:
         counts = {
             name: getattr(self, name) + getattr(other, name)
-            for name in ("chunks", "chunk_bytes", "kept", "kept_bytes", "documents", "leftovers")
+            for name in ("chunks", "chunk_bytes", "kept", "kept_bytes", "documents", "leftovers", "tables")
         }
         return replace(self, **counts)
 
@@ -125,7 +128,23 @@ def gc(
             except StopIteration as done:
                 total += done.value
                 break
+    for more in _MORE:
+        total += more(settings, dry_run)
     return total
+
+
+_MORE: list[Callable[[Settings, bool], Swept]] = []
+
+
+def sweep_also(more: Callable[[Settings, bool], Swept]) -> None:
+    """Let `gc` sweep what does not lie in pools.
+
+    Parameters
+    ----------
+    more : callable
+        Given the settings and whether it is a dry run; called after all pools are swept.
+    """
+    _MORE.append(more)
 
 
 def sweep(

@@ -27,7 +27,7 @@ from daskcache.formats.sql_names import PART, ROW, column_names, table_name
 from daskcache.formats.turns import take_turn
 from daskcache.manifest import Manifest
 
-__all__ = ["DELTA", "TABLES", "DeltaKeeper", "deltalake"]
+__all__ = ["DELTA", "NOTE", "TABLES", "DeltaKeeper", "deltalake"]
 
 DELTA = "delta"
 """What manifests call such tables."""
@@ -35,7 +35,8 @@ DELTA = "delta"
 TABLES = "tables"
 """The directory of a store that holds them."""
 
-_NOTE = "_daskcache"
+NOTE = "_daskcache"
+"""The object beside a table that names its entry."""
 
 
 def deltalake() -> Any:
@@ -86,7 +87,7 @@ class DeltaKeeper:
     @property
     def key(self) -> str:
         """Where the table lies in the store."""
-        return f"{TABLES}/{self.settings.namespace}/{table_name(self.settings.namespace, self.entry)}"
+        return f"{TABLES}/{self.settings.namespace}/{table_name('', self.settings.namespace, self.entry)}"
 
     @property
     def path(self) -> str:
@@ -159,7 +160,7 @@ class DeltaKeeper:
                     yield from _numbered(lower(table, "Delta"), part, schema)
 
             stamp = uuid4().hex
-            stores.put(stores.open(self.settings.store), f"{self.key}/{_NOTE}", self.entry.encode("utf-8"))
+            stores.put(stores.open(self.settings.store), f"{self.key}/{NOTE}", self.entry.encode("utf-8"))
             with _translating(library, path):
                 library.write_deltalake(
                     path,

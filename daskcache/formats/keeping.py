@@ -10,6 +10,7 @@ import dask.config
 import numpy as np
 import pandas as pd
 
+from daskcache import stores
 from daskcache.config import Settings
 from daskcache.errors import InvalidInputError, MissingExtraError, UncacheableError
 from daskcache.fingerprint import Fingerprinter, fingerprint_as
@@ -83,7 +84,7 @@ def keeper_of(name: str | None, settings: Settings, entry: str, database: str | 
     'mean_...'
     """
     if name == SQL:
-        return SqlKeeper(Database.of(database), settings.namespace, entry)
+        return SqlKeeper(Database.of(database), stores.describe(settings.store), settings.namespace, entry)
     if name == DELTA:
         return DeltaKeeper(settings, entry)
     if name in (GATHERED, "parquet", None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -40,7 +40,7 @@ class SqlKeeper:
     >>> import pandas as pd
     >>> from tempfile import mkdtemp
     >>> from daskcache.manifest import Node
-    >>> keeper = SqlKeeper(Database.of(f"sqlite:///{mkdtemp()}/results.db"), "default", "mean/call-00")
+    >>> keeper = SqlKeeper(Database.of(f"sqlite:///{mkdtemp()}/results.db"), "/data", "default", "mean/call-00")
     >>> rows = Rows("pandas", [Contents.of(pd.DataFrame({"a": [1, 2]}, index=pd.Index(["x", "y"], name="k")))])
     >>> made = []
     >>> keeper.write(Contribution("call"), rows, None, Writing(lambda attrs, _: made.append(attrs)))
@@ -54,6 +54,8 @@ class SqlKeeper:
 
     database: Database
     """Where the table lies."""
+    store: str
+    """The store that has the entry, without credentials: stores that share a database share no tables."""
     namespace: str
     """The entry's."""
     entry: str
@@ -67,12 +69,12 @@ class SqlKeeper:
     @property
     def id(self) -> str:
         """What the list of tables knows it by."""
-        return digest_of(self.namespace, self.entry)
+        return digest_of(self.store, self.namespace, self.entry)
 
     @property
     def table(self) -> str:
         """What the table is called."""
-        return table_name(self.namespace, self.entry)
+        return table_name(self.store, self.namespace, self.entry)
 
     def write(
         self,
@@ -267,6 +269,32 @@ class SqlKeeper:
         if attrs["id"] != self.id:
             raise NotStoredError(f"table {attrs['table']!r:.80} is not that of {self.entry}")
 
+    def drop(self, is_forgotten: Callable[[str], bool], *, dry_run: bool = False) -> bool:
+        """Drop the table, where nothing needs it any more.
+
+        Parameters
+        ----------
+        is_forgotten : callable
+            Given when its rows were stored, ISO 8601: whether nothing does. Asked while nobody writes it.
+        dry_run : bool, optional
+            Only tell.
+
+        Returns
+        -------
+        bool
+            Whether it was dropped.
+        """
+        sa = sqlalchemy()
+        with self.database.begin(write=True) as connection:
+            listed = self._prepare(connection)
+            row = connection.execute(sa.select(listed.c.stored).where(listed.c.id == self.id)).first()
+            if row is None or not is_forgotten(str(row.stored)):
+                return False
+            if not dry_run:
+                sa.Table(self.table, sa.MetaData()).drop(connection, checkfirst=True)
+                connection.execute(sa.delete(listed).where(listed.c.id == self.id))
+            return True
+
     def _listed(self) -> Any:
         return listed_tables()
 
@@ -308,6 +336,7 @@ class SqlKeeper:
             sa.insert(listed),
             {
                 "id": self.id,
+                "store": self.store,
                 "namespace": self.namespace,
                 "entry": self.entry,
                 "table_name": self.table,
@@ -427,6 +456,7 @@ def listed_tables() -> Any:
         INDEX,
         sa.MetaData(),
         sa.Column("id", sa.String(40), primary_key=True),
+        sa.Column("store", sa.Text, nullable=False),
         sa.Column("namespace", sa.Text, nullable=False),
         sa.Column("entry", sa.Text, nullable=False),
         sa.Column("table_name", sa.Text, nullable=False),

@@ -48,11 +48,13 @@ def digest_of(*parts: str) -> str:
     return digest.hexdigest()
 
 
-def table_name(namespace: str, entry: str) -> str:
+def table_name(store: str, namespace: str, entry: str) -> str:
     """Name the table of an entry: by its function, and digits that tell it from all others.
 
     Parameters
     ----------
+    store : str
+        Which store has the entry.
     namespace : str
         The entry's.
     entry : str
@@ -65,14 +67,14 @@ def table_name(namespace: str, entry: str) -> str:
 
     Examples
     --------
-    >>> table_name("default", "stations.daily-mean/call-" + 40 * "0")
+    >>> table_name("/data", "default", "stations.daily-mean/call-" + 40 * "0")
     'stations_daily_mean_9cca99fbe5bd'
     """
     readable = re.sub(r"[^a-z0-9]+", "_", entry.partition("/")[0].lower()).strip("_")
     readable = readable[-(LONGEST - _DIGITS - 1) :].strip("_")
     if not readable or readable[0].isdigit():
         readable = f"t_{readable}"[: LONGEST - _DIGITS - 1].rstrip("_")
-    return f"{readable}_{digest_of(namespace, entry)[:_DIGITS]}"
+    return f"{readable}_{digest_of(store, namespace, entry)[:_DIGITS]}"
 
 
 def column_names(names: Sequence[str]) -> list[str]:

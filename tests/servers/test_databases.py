@@ -250,7 +250,7 @@ def test_a_table_that_is_not_ours_is_left_alone(url: str) -> None:
     (entry,) = (
         one for one in Catalog(dask.config.get("daskcache.store")).entries() if one.startswith("theirs")
     )
-    name = SqlKeeper(Database.of(), "default", entry).table
+    name = SqlKeeper(Database.of(), dask.config.get("daskcache.store"), "default", entry).table
     with Database.of().begin(write=True) as connection:
         connection.execute(sa.text("DELETE FROM daskcache_tables"))
     with pytest.warns(DaskcacheWarning, match="that daskcache did not make"):
