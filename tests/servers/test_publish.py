@@ -78,11 +78,19 @@ def test_what_changed_is_copied_by_the_server(bucket: Bucket, proxy: Faulty) -> 
     xr.testing.assert_identical(xr.open_zarr(stores.open(target)).load(), state(10).compute())
 
 
-def test_from_another_server_it_is_streamed(bucket: Bucket) -> None:
-    daskcache.persist(state(22), "entry")
-    target = bucket.root("/out.zarr")
-    assert daskcache.publish("entry", target).streamed == 6
-    xr.testing.assert_identical(xr.open_zarr(stores.open(target)).load(), state(22).compute())
+def test_from_elsewhere_it_is_streamed(place: Bucket) -> None:
+    target = place.root("/out.zarr")
+    for length, streamed in ((22, 6), (31, 4)):
+        daskcache.persist(state(length), "entry")
+        assert daskcache.publish("entry", target).streamed == streamed
+        found = xr.open_zarr(stores.open(target))
+        xr.testing.assert_identical(found.load(), state(length).compute())
+    daskcache.persist(state(10), "short")
+    with pytest.raises(DaskcacheError, match="overwrite=True"):
+        daskcache.publish("short", target)
+    daskcache.publish("short", target, overwrite=True)
+    found = xr.open_zarr(stores.open(target), consolidated=False)
+    xr.testing.assert_identical(found.load(), state(10).compute())
 
 
 def test_no_secret_is_told(bucket: Bucket, capfd: pytest.CaptureFixture[str]) -> None:
@@ -111,8 +119,8 @@ daskcache.publish("after", sys.argv[2], store=sys.argv[1])
 """
 
 
-def test_publishers_that_are_killed(bucket: Bucket) -> None:
-    store, target = (to_root(bucket.root(path)) for path in ("/cache", "/out.zarr"))
+def test_publishers_that_are_killed(place: Bucket) -> None:
+    store, target = (to_root(place.root(path)) for path in ("/cache", "/out.zarr"))
     before, after = state(150), state(190, tuple(range(0, 150, 10)))
     daskcache.persist(before, "before", store=store)
     daskcache.persist(after, "after", store=store)

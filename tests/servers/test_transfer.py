@@ -31,8 +31,8 @@ def state(length: int) -> xr.Dataset:
     return xr.Dataset({"t": (("x", "y"), t)}, {"x": np.arange(length)})
 
 
-def test_there_and_back(bucket: Bucket) -> None:
-    root = bucket.root("/cache")
+def test_there_and_back(place: Bucket) -> None:
+    root = place.root("/cache")
     daskcache.persist(state(40), "entry")
     first = daskcache.copy(root)
     assert (first.versions, first.blocks) == (1, 8)
@@ -41,14 +41,14 @@ def test_there_and_back(bucket: Bucket) -> None:
     assert (second.versions, second.blocks, second.kept) == (1, 2, 8)
     xr.testing.assert_identical(daskcache.open("entry", store=root).load(), state(50).compute())
     assert daskcache.verify(store=root).is_sound
-    # Within the bucket, and home again.
-    other = bucket.root("/other")
+    # Within the server, and home again.
+    other = place.root("/other")
     assert stores.migrate(root, other).copied.blocks == 10
     daskcache.clear("entry")
-    assert daskcache.copy("memory://" + bucket.path, store=other).blocks == 10
-    again = daskcache.copy("memory://" + bucket.path, store=other)
+    assert daskcache.copy("memory://" + place.path, store=other).blocks == 10
+    again = daskcache.copy("memory://" + place.path, store=other)
     assert (again.versions, again.blocks, again.kept) == (0, 0, 10)
-    assert daskcache.verify(store="memory://" + bucket.path).is_sound
+    assert daskcache.verify(store="memory://" + place.path).is_sound
 
 
 KILLED = """
