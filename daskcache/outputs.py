@@ -255,7 +255,15 @@ def keep_task(key: Key, task: Any, place: OutputPlace, token: bytes, writer: Wri
     """
     if isinstance(task, Alias):
         task = TaskRef(task.target)
-    return Task(key, keep_output, task, DataNode(None, place), DataNode(None, token), DataNode(None, writer))
+    return Task(
+        key,
+        keep_output,
+        task,
+        DataNode(None, place),
+        DataNode(None, token),
+        DataNode(None, writer),
+        _data_producer=getattr(task, "data_producer", False),
+    )
 
 
 def keep_layer(
@@ -286,6 +294,7 @@ def keep_layer(
         DataNode(None, place),
         TaskRef(blockwise_token(len(layer.indices))),
         DataNode(None, writer),
+        _data_producer=layer.task.data_producer,
     )
     numblocks = tuple(layer.dims[i] for i in layer.output_indices)
     return Blockwise(

@@ -78,12 +78,16 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
         names = _new_names()
         inner = _flatten(node, names)
         external = _inputs(inner)
+        # By which dask knows what to put off until somebody needs it.
+        produces = node.data_producer
         # dask leaves a producer alone where its store task has several dependents and came first.
         while len(external) == 1:
             (dep,) = external
             if dep not in result or dependents[dep] != 1 or dep in keys or result[dep].block_fusion:
                 break
-            inner.update(_flatten(result.pop(dep), names))
+            before = result.pop(dep)
+            produces = produces or before.data_producer
+            inner.update(_flatten(before, names))
             external = _inputs(inner)
         checks = _checks(inner)
         if not checks:
@@ -93,7 +97,7 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
             run = next(iter(checks.values()))[1].run
             name = renamed[key] = (key[0], random.Random(f"{run} {key!r}").randrange(2**32), *key[1:])
         del result[key]
-        result[name] = _task(name, inner, key, checks, external)
+        result[name] = _task(name, inner, key, checks, external, produces)
         if node.func is store_block:
             _let_producer_look(result, external, checks[key])
     if not renamed:
@@ -110,10 +114,16 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
 
 
 def _task(
-    name: Key, inner: Mapping[Key, GraphNode], last: Key, checks: Mapping[Key, Check], inputs: Set[Key]
+    name: Key,
+    inner: Mapping[Key, GraphNode],
+    last: Key,
+    checks: Mapping[Key, Check],
+    inputs: Set[Key],
+    produces: bool,
 ) -> Task:
     ordered = sorted(inputs, key=str)
-    return Task(name, run_looking, inner, last, checks, tuple(ordered), *map(TaskRef, ordered))
+    args = (inner, last, checks, tuple(ordered), *map(TaskRef, ordered))
+    return Task(name, run_looking, *args, _data_producer=produces)
 
 
 def _let_producer_look(result: dict[Key, GraphNode], external: Set[Key], check: Check) -> None:
@@ -126,7 +136,7 @@ def _let_producer_look(result: dict[Key, GraphNode], external: Set[Key], check: 
     if not isinstance(node, Task) or node.func in (run_looking, *GETTERS):
         return
     inner = _flatten(node, _new_names())
-    result[key] = _task(key, inner, key, {key: (*check[:2], "input")}, _inputs(inner))
+    result[key] = _task(key, inner, key, {key: (*check[:2], "input")}, _inputs(inner), node.data_producer)
 
 
 def run_looking(

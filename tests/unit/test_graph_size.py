@@ -151,3 +151,26 @@ def test_a_selection_is_read_and_not_the_block(store_root):
             before = bytes_read()
             assert (stored.isel(time=3) + 1).compute()[0, 0] == values[3, 0, 0] + 2
             assert bytes_read() - before < size / 10
+
+
+PRODUCTS = {
+    "creation": lambda: da.ones(6, chunks=2) + 0,
+    "array": lambda: da.from_array(np.arange(6), chunks=2) + 0,
+    "selection": lambda: da.from_array(np.arange(6), chunks=2)[[1, 3, 5, 4]] * 2,
+    "lone": lambda: da.random.default_rng(0).random(6, chunks=2),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs", "auto"])
+def test_dask_knows_what_brings_data_into_a_graph(store_root, name, policy):
+    """It puts such tasks off until somebody needs them."""
+
+    def count_producers(x):
+        (planned,) = dask.optimize(x)
+        return sum(task.data_producer for task in dict(planned.dask).values())
+
+    expected = count_producers(PRODUCTS[name]())
+    with daskcache.activate(policy=policy):
+        x = PRODUCTS[name]()
+        assert count_producers(daskcache.checkpoint(x, "x") if policy == "checkpoints" else x) == expected
