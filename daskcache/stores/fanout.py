@@ -141,6 +141,15 @@ class Fanout(Composed):
 
     # Reading
 
+    def origins(self, key: str) -> tuple[Store, ...]:
+        """Give the stores that have what is read under a key; none where one that comes back may bring an older object."""
+        if self.fixed is None or self.below:
+            return ()
+        if self._is_fixed(key):
+            return tuple(self.parts[number] for number in self._shares.order(key))
+        number = self._home.number
+        return () if number is None else (self.parts[number],)
+
     def get_object(self, key: str, byte_range: ByteRequest | None = None) -> bytes | None:
         """Read an object, or a part of it, from wherever it is."""
         return self._find(key, lambda store, at: drive.get(store, at, byte_range))

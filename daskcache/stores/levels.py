@@ -12,7 +12,7 @@ from typing import Any, Self
 from zarr.abc.store import ByteRequest, Store
 from zarr.storage import LocalStore, MemoryStore
 
-from daskcache.errors import InvalidInputError, StoreError, warn_once
+from daskcache.errors import InvalidInputError, NotSureError, StoreError, warn_once
 from daskcache.locations import Compound, parse_root, unparse_root
 from daskcache.stores import drive
 from daskcache.stores.composed import Composed
@@ -313,6 +313,8 @@ class Levels(Composed):
             )
         try:
             return ask(store), None
+        except NotSureError as error:
+            return None, error  # it has said what it cannot reach, and what it can is of use
         except StoreError as error:
             if number != self._home:
                 with self._lock:

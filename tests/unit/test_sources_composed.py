@@ -47,6 +47,21 @@ def test_a_chain_is_known_by_its_home_also_when_copies_lie_in_front(tmp_path: Pa
     assert digests_of(open_zarr(Levels(home)).t) == plain
 
 
+def test_a_fan_out_is_known_by_the_objects_of_its_parts(tmp_path: Path, home: Store) -> None:
+    plain = digests_of(open_zarr(home).t)
+    other = stores.open(tmp_path / "other")
+    fanout = Fanout(home, other, fixed=CHUNKS)
+    stores.put(
+        fanout, "zarr.json", stores.get(home, "zarr.json") or b""
+    )  # which makes the first one the home
+    assert digests_of(open_zarr(fanout).t) == plain
+    array = zarr.open_array(fanout, path="t")
+    array[2:4] = array[2:4]
+    written = digests_of(open_zarr(fanout).t)
+    assert [one == other for one, other in zip(plain, written, strict=True)] == [True, False, True]
+    assert digests_of(open_zarr(Fanout(other, home, fixed=CHUNKS)).t) == written
+
+
 def test_what_the_home_lacks_is_known_by_who_has_it(tmp_path: Path, home: Store) -> None:
     mirror = stores.open(tmp_path / "mirror")
     for key in stores.drive.walk(home, ""):

@@ -251,6 +251,18 @@ def test_what_is_missing_is_not_known_to_be_while_one_store_cannot_be_asked() ->
         zarr.open_array(fanout, mode="r", zarr_format=3)[:]
 
 
+@pytest.mark.usefixtures("quietly")
+def test_a_level_of_which_a_part_is_gone_is_still_a_level() -> None:
+    bad, good, home = Flaky(), MemoryStore(), MemoryStore()
+    stores.put(good, "copied", b"1")
+    stores.put(home, "a", b"2")
+    levels = Levels(Fanout(bad, good), home)
+    cut(bad)
+    assert stores.get(levels, "a") == b"2"
+    assert stores.get(levels, "copied") == b"1", "from the part that is there"
+    assert stores.get(good, "a") == b"2", "copied to it"
+
+
 # Objects that are overwritten
 
 
