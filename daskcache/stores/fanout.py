@@ -348,13 +348,7 @@ class Fanout(Composed):
         raise most_telling(errors)
 
     def _is_for_documents(self, number: int) -> bool:
-        if self.fixed is None:
-            return False
-        try:
-            home = self._home.number
-        except StoreError:
-            return False  # which documents need to know, and blocks do not
-        return number == home and is_nearly_full(self.parts[number])
+        return self.fixed is not None and self._home.is_at(number) and is_nearly_full(self.parts[number])
 
     def _replace_others(self, written: int, at: str, data: Buffer) -> None:
         """Let no older object of a key be found, now or when a store can be reached again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import threading
 import time
@@ -27,6 +28,7 @@ MARK = ".daskcache-fanout"
 _FORMAT = "daskcache.json"
 _ATTEMPTS = 50
 _PAUSE_S = 0.05
+_LOOK_S = 30.0
 
 
 class Home:
@@ -50,6 +52,7 @@ class Home:
         self._number: int | None = None
         self._id: str | None = None
         self._signed: set[int] = set()
+        self._looked_s = -math.inf
         self._lock = threading.RLock()
 
     @property
@@ -59,6 +62,25 @@ class Home:
             with self._lock:
                 self._number, self._id = self._found()
         return self._number
+
+    def is_at(self, number: int) -> bool:
+        """Tell whether a store is known to be the home, without looking for one each time.
+
+        Parameters
+        ----------
+        number : int
+            The store's.
+
+        Returns
+        -------
+        bool
+            False also where nobody knows.
+        """
+        if self._number is None and time.monotonic() - self._looked_s > _LOOK_S:
+            self._looked_s = time.monotonic()
+            with suppress(StoreError):  # who needs a home will say what is wrong with it
+                return self.number == number
+        return self._number == number
 
     def ask[T](self, question: Callable[[Store], T], *, write: bool = False) -> T | None:
         """Ask the store; where it fails, so does this.
