@@ -8,7 +8,9 @@ import tempfile
 import time
 from pathlib import Path
 
-NAMES = ("cold", "warm", "memory", "index", "lookups", "tokens", "partial", "digest", "startup", "functions")
+NAMES = (
+    "cold", "warm", "memory", "index", "lookups", "tokens", "partial", "digest", "startup", "functions", "two_runs",
+)  # fmt: skip
 
 
 def main() -> None:

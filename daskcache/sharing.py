@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from zarr.storage import LocalStore, MemoryStore
 
-from daskcache import stores
+from daskcache import journal, stores
 from daskcache.dask_internals import (
     GETTERS,
     Alias,
@@ -25,7 +25,8 @@ from daskcache.dask_internals import (
     execute_graph,
     execute_subgraph,
 )
-from daskcache.errors import NotStoredError, StoreError
+from daskcache.errors import NotStoredError, StoreError, UncacheableError
+from daskcache.outputs import Form, OutputPlace, form_of, keep_output
 from daskcache.pool import StoredBlock, look_up
 from daskcache.reports import note
 from daskcache.writing import Writer, keep_block, store_block
@@ -35,9 +36,9 @@ __all__ = ["look_first", "run_looking"]
 COSTLIER = 10
 """How many looks a block must cost to be looked for."""
 
-Check = tuple[StoredBlock, Writer, Literal["receipt", "block", "input"]]
+Check = tuple[StoredBlock | OutputPlace, Writer, Literal["receipt", "block", "input"] | bytes]
 """Where a task's block belongs, the run's checks, and what the task gives: a receipt, the block, or the block to one that
-stores it."""
+stores it; the token of a block whose form is known only when it is there."""
 
 
 def look_first(dsk: Any, keys: Set[Key]) -> Any:
@@ -59,7 +60,8 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
     Notes
     -----
     That covers what becomes one task: chains in which each task has one input. Where several blocks come together, as
-    in a mean or after a rechunk, what lies before that has run already.
+    in a mean or after a rechunk, what lies before that has run already. A block that is stored because a policy says so
+    is looked for in the forms that others of its layer had in this process: not the first one.
 
     Chains that need no other task are put into an order of the run's own, so that two runs that begin at once share
     the work; dask breaks ties by the keys' names.
@@ -80,8 +82,9 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
         external = _inputs(inner)
         # By which dask knows what to put off until somebody needs it.
         produces = node.data_producer
-        # dask leaves a producer alone where its store task has several dependents and came first.
-        while len(external) == 1:
+        # dask leaves a producer alone where its store task has several dependents and came first. What a policy stores
+        # has its own within it, and others may be weighed.
+        while len(external) == 1 and node.func is not keep_output:
             (dep,) = external
             if dep not in result or dependents[dep] != 1 or dep in keys or result[dep].block_fusion:
                 break
@@ -122,8 +125,8 @@ def _task(
     produces: bool,
 ) -> Task:
     ordered = sorted(inputs, key=str)
-    args = (inner, last, checks, tuple(ordered), *map(TaskRef, ordered))
-    return Task(name, run_looking, *args, _data_producer=produces)
+    args = (inner, last, tuple(ordered), *map(TaskRef, ordered))
+    return Task(name, run_looking, *args, checks=checks, _data_producer=produces)
 
 
 def _let_producer_look(result: dict[Key, GraphNode], external: Set[Key], check: Check) -> None:
@@ -142,9 +145,9 @@ def _let_producer_look(result: dict[Key, GraphNode], external: Set[Key], check: 
 def run_looking(
     inner: Mapping[Key, GraphNode],
     last: Key,
-    checks: Mapping[Key, Check],
     inputs: Sequence[Key],
     *values: Any,
+    checks: Mapping[Key, Check],
 ) -> Any:
     """Run the tasks that became one, but not those before a block that is stored by now.
 
@@ -154,12 +157,12 @@ def run_looking(
         The tasks.
     last : Hashable
         Whose result is wanted.
-    checks : mapping of Hashable to Check
-        Tasks that store, and what they store.
     inputs : sequence of Hashable
         Keys of other tasks that these need.
     *values
         Their results.
+    checks : mapping of Hashable to Check
+        Tasks that store, and what they store.
 
     Returns
     -------
@@ -168,7 +171,7 @@ def run_looking(
     """
     graph: dict[Key, GraphNode] = {}
     given = dict(zip(inputs, values, strict=True))
-    missing: list[Check] = []
+    missing: dict[Key, Check] = {}
     stack = [last]
     while stack:
         key = stack.pop()
@@ -183,14 +186,26 @@ def run_looking(
             if found is not None:
                 graph[key] = DataNode(key, found)
                 continue
-            missing.append(check)
+            missing[key] = check
         node = graph[key] = inner[key]
         stack.extend(node.dependencies)
     start = time.perf_counter()
-    result = execute_graph(graph, keys=[last])[last]
-    for target, writer, _ in missing:
-        _costs.add(target.root, f"{writer.run} {target.group}", time.perf_counter() - start)
-    return result
+    formless = [key for key, (target, _, _) in missing.items() if isinstance(target, OutputPlace)]
+    results = execute_graph(graph, keys=[last, *formless])
+    for key, (target, writer, _) in missing.items():
+        if isinstance(target, OutputPlace):
+            _forms.add(_siblings(target, writer), form_of(results[key]))
+        _costs.add(target.root, _siblings(target, writer), time.perf_counter() - start)
+    return results[last]
+
+
+# As a fused task's, its token is that of the last of its tasks.
+run_looking.__daskcache_subgraph__ = True  # type: ignore[attr-defined]
+
+
+def _siblings(target: StoredBlock | OutputPlace, writer: Writer) -> str:
+    """Name the blocks of a run that cost about the same."""
+    return f"{writer.run} {target.group if isinstance(target, StoredBlock) else target.function.hex()}"
 
 
 def _find(check: Check) -> Any:
@@ -198,8 +213,11 @@ def _find(check: Check) -> Any:
     target, writer, gives = check
     store = stores.open(target.root)
     is_near = isinstance(store, LocalStore | MemoryStore)
-    if not is_near and not _costs.pays(target.root, f"{writer.run} {target.group}"):
+    if not is_near and not _costs.pays(target.root, _siblings(target, writer)):
         return None
+    if isinstance(target, OutputPlace):
+        assert isinstance(gives, bytes)
+        return _find_output(target, writer, gives)
     start = time.perf_counter()
     try:
         receipt = look_up(target)
@@ -213,6 +231,50 @@ def _find(check: Check) -> Any:
     if gives != "input":
         note(writer.run, shared=1)
     return found
+
+
+def _find_output(place: OutputPlace, writer: Writer, token: bytes) -> Any:
+    """Give a block in one of the forms that its siblings had. What lies under a token and a form is just that block."""
+    for form in _forms.of(_siblings(place, writer)):
+        try:
+            target = place.block(token, form)
+        except UncacheableError:
+            continue
+        found = _find((target, writer, "block"))
+        if found is not None:
+            journal.note_stored(writer.run, target, place.namespace, 0)
+            journal.note_done(writer.run, token)
+            return found.reshape(()) if form[0] is None else found
+    return None
+
+
+class _Forms:
+    """What blocks of the same kind lately turned out to be in this process: inner ones, and those at an edge."""
+
+    def __init__(self) -> None:
+        self._found: dict[str, dict[Form, None]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, siblings: str, form: Form | None) -> None:
+        if form is None:
+            return
+        with self._lock:
+            if len(self._found) > 10_000:
+                self._found.clear()
+            found = self._found.setdefault(siblings, {})
+            found.pop(form, None)
+            while len(found) >= _FORMS:
+                del found[next(iter(found))]
+            found[form] = None
+
+    def of(self, siblings: str) -> list[Form]:
+        """Give the newest first."""
+        with self._lock:
+            return [*reversed(self._found.get(siblings, {}))]
+
+
+_FORMS = 2
+_forms = _Forms()
 
 
 class _Costs:
@@ -241,16 +303,24 @@ _costs = _Costs()
 
 
 def _has_check(node: Task) -> bool:
-    if node.func is execute_subgraph:
-        return any(isinstance(part, Task) and _has_check(part) for part in node.args[0].values())
-    return node.func is store_block or node.func is keep_block
+    func = node.func
+    if func is not execute_subgraph:
+        return func is store_block or func is keep_block or func is keep_output
+    for part in node.args[0].values():  # noqa: SIM110 -- of every graph that passes: a generator takes twice as long
+        if isinstance(part, Task) and _has_check(part):
+            return True
+    return False
 
 
 def _checks(inner: Mapping[Key, GraphNode]) -> dict[Key, Check]:
     """Find the tasks that store, of runs that may read what others have stored."""
     found: dict[Key, Check] = {}
     for key, node in inner.items():
-        if isinstance(node, Task) and node.func in (store_block, keep_block):
+        if isinstance(node, Task) and node.func is keep_output:
+            place, token, writer = (_value(arg, inner) for arg in node.args[1:4])
+            if isinstance(place, OutputPlace) and isinstance(writer, Writer) and writer.looks:
+                found[key] = (place, writer, token)
+        elif isinstance(node, Task) and node.func in (store_block, keep_block):
             target, writer = (_value(arg, inner) for arg in node.args[1:3])
             if isinstance(target, StoredBlock) and isinstance(writer, Writer) and writer.looks:
                 found[key] = (target, writer, "block" if node.func is keep_block else "receipt")

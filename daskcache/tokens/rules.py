@@ -40,6 +40,7 @@ __all__ = [
     "is_composed",
     "is_effect",
     "is_one_of",
+    "is_subgraph",
     "is_transparent",
     "is_unknown_array",
     "refuse_effects",
@@ -105,6 +106,21 @@ def is_transparent(func: Any) -> bool:
     )
 
 
+def is_subgraph(func: Any) -> bool:
+    """Whether a function runs tasks that were fused into one: dask's, or one of this package that is given the same.
+
+    Returns
+    -------
+    bool
+        True where the first arguments are the tasks, the key of the last one, and the names of their inputs.
+    """
+    return func is execute_subgraph or (
+        isinstance(func, FunctionType)
+        and func.__dict__.get("__daskcache_subgraph__") is True
+        and str(func.__globals__.get("__name__")).startswith("daskcache.")
+    )
+
+
 def refuse_effects(func: Any) -> None:
     """Raise for what is run for what it does, however it is wrapped."""
     if is_effect(func):
@@ -142,7 +158,7 @@ def has_effect(task: Any) -> bool:
     """
     if not isinstance(task, Task):
         return False
-    if task.func is execute_subgraph:
+    if is_subgraph(task.func):
         inner, outkey, *_ = task.args
         return has_effect(inner.get(outkey))
     if task.func is pass_extra_kwargs and task.args:

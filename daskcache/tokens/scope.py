@@ -23,7 +23,6 @@ from daskcache.dask_internals import (
     TaskRef,
     Tuple,
     chunk_einsum,
-    execute_subgraph,
     identity_cast,
     pass_extra_kwargs,
     trim_overlap,
@@ -41,6 +40,7 @@ from daskcache.tokens.rules import (
     encode_name,
     is_basic,
     is_one_of,
+    is_subgraph,
     is_transparent,
     is_unknown_array,
     refuse_effects,
@@ -273,7 +273,7 @@ class Scope:
         known = self.tokens.ordinary.get(id(func))
         if known is not None:
             return self._call(task, known.digest)
-        if func is execute_subgraph:
+        if is_subgraph(func):
             return self._subgraph(task)
         if is_transparent(func):
             return self.token(task.args[0])
@@ -451,7 +451,7 @@ class Scope:
         known = self.tokens.ordinary.get(id(node.func))
         if known is not None:
             return known.digest
-        if node.func is execute_subgraph:
+        if is_subgraph(node.func):
             inner, outkey, inkeys, *values = node.args
             scope = Scope(self.tokens, dict(zip(inkeys, values, strict=True)), self, inner)
             return scope.function(TaskRef(outkey))

@@ -18,11 +18,10 @@ from daskcache.dask_internals import (
     NestedContainer,
     Task,
     TaskRef,
-    execute_subgraph,
 )
 from daskcache.errors import UncacheableError
 from daskcache.tokens.graph import GraphTokens
-from daskcache.tokens.rules import READERS, is_composed, is_one_of, is_transparent
+from daskcache.tokens.rules import READERS, is_composed, is_one_of, is_subgraph, is_transparent
 from daskcache.tokens.scope import MISSING, Scope
 
 __all__ = ["Step", "name_function", "steps_of"]
@@ -111,7 +110,7 @@ def _walk(scope: Scope, node: Any, key: Key) -> Iterator[Step]:
 
 
 def _walk_task(scope: Scope, task: Task, key: Key) -> Iterator[Step]:
-    if task.func is execute_subgraph:
+    if is_subgraph(task.func):
         inner, _, inkeys, *values = task.args
         within = Scope(scope.tokens, dict(zip(inkeys, values, strict=True)), scope, inner)
         for node in inner.values():

@@ -81,12 +81,13 @@ def check_shared(found, root):
     calls = count()
     (one, other) = found
     assert len(objects(root)) == BLOCKS
-    # Without an order of its own each would compute all 48; random orders meet in about every fifth.
-    assert BLOCKS <= calls < 2 * BLOCKS, found  # how many fewer depends on what else the machine does
+    # How many blocks both compute depends on what else the machine does; that they look, and find, does not: each walks
+    # its own order, so that of two that both compute all none has ever met the other's.
+    assert BLOCKS <= calls < 2 * BLOCKS, found
     for computed, shared, stored, conflicts in found:
         assert conflicts == 0
         assert computed + shared == BLOCKS
-        assert BLOCKS / 4 < stored <= computed
+        assert stored <= computed
     assert one[2] + other[2] == BLOCKS, "each object has one creator"
     assert (daskcache.open("x", store=str(root)).compute() == EXPECTED).all()
 
@@ -135,6 +136,31 @@ def test_what_becomes_no_chain_is_computed(store_root, monkeypatch):
     daskcache.persist(x, "x")
     assert count() == 0
     assert daskcache.last_run().shared == 4
+
+
+def test_what_a_policy_stores_is_looked_for_once_its_form_is_known(store_root, monkeypatch):
+    x = produced(slowly, 0.0, n=12)
+    with daskcache.activate(policy="outputs"), dask.config.set(scheduler="synchronous"):
+        assert (x.compute() == EXPECTED[:12]).all()
+        assert count() == 4
+        hide(monkeypatch)
+        assert (x.compute() == EXPECTED[:12]).all()
+        assert count() == 1, "the first, of which nobody knows which form it will have"
+        run = daskcache.last_run()
+        assert (run.computed, run.shared, run.conflicts) == (1, 3, 0)
+    assert len(objects(store_root)) == 4
+
+
+def test_what_looks_has_the_token_of_what_it_computes(store_root):
+    """As where dask optimises arrays before it writes them, and once more with the writes."""
+    x = produced(slowly, 0.0, n=12) + 1
+    with daskcache.activate(policy="outputs"):
+        (planned,) = dask.optimize(x)
+        assert (planned.compute() == EXPECTED[:12] + 1).all()
+        assert count() == 4
+        assert (x.compute() == EXPECTED[:12] + 1).all()
+        assert count() == 0
+    assert len(objects(store_root)) == 4
 
 
 def hide(monkeypatch):
