@@ -55,6 +55,8 @@ def narrow_reads(dsk: Any) -> Any:
 
 
 def _narrow(inner: Mapping[Key, Any], last: Key) -> dict[Key, Any] | None:
+    if not any(_is_read(node) for node in inner.values()):
+        return None
     uses = Counter(dep for node in inner.values() for dep in getattr(node, "dependencies", ()))
     uses[last] += 1
     graph = dict(inner)
@@ -92,15 +94,19 @@ def _follow(graph: Mapping[Key, Any], key: Key, uses: Mapping[Key, int]) -> tupl
     while isinstance(graph.get(target), Alias):
         target = graph[target].target
         passed.append(target)
-    read = graph.get(target)
-    is_read = (
-        isinstance(read, Task)
-        and read.func in GETTERS
-        and isinstance(_literal(read.args[0]), StoredBlock)
-        and isinstance(_literal(read.args[1]), tuple)
-        and is_basic(_literal(read.args[1]))
-    )
+    is_read = _is_read(graph.get(target))
     return (target, passed) if is_read and all(uses[name] == 1 for name in passed) else None
+
+
+def _is_read(node: Any) -> bool:
+    """Tell whether a task reads a part of a stored block that basic indices name."""
+    return (
+        isinstance(node, Task)
+        and node.func in GETTERS
+        and isinstance(_literal(node.args[0]), StoredBlock)
+        and isinstance(_literal(node.args[1]), tuple)
+        and is_basic(_literal(node.args[1]))
+    )
 
 
 def _literal(arg: Any) -> Any:

@@ -128,8 +128,12 @@ class Direct:
         # Of most tasks the last thing that is known: each is looked at before any is encoded.
         parts = [known.heads.get(count) or known.head(count)]
         for arg in args:
-            found: Any = tokens.get(arg.key) if type(arg) is TaskRef else None
+            is_reference = type(arg) is TaskRef
+            found: Any = tokens.get(arg.key) if is_reference else None
             if type(found) is not bytes:
+                if found is None and is_reference and type(self._nodes.get(arg.key)) is Task:
+                    self._add_others(task, waiting)
+                    return None
                 found = self._argument(arg, waiting)
                 if found is None:
                     if waiting:
@@ -233,23 +237,21 @@ class Direct:
             if known is None or not self._is_key(node[1]) or self._graph.is_value(node[1]):
                 return None
         parts = [known.heads.get(count) or known.head(count)]
-        is_complete = True
         for arg in node[1:]:
             found = self._older_argument(arg, waiting)
             if found is not None:
                 parts.append(found)
-            elif waiting:
-                # All others as well, so that the task is looked at but twice.
-                is_complete = False
-            else:
+            elif not waiting:
                 return None
-        return self._hash(DIGEST_FRAME.join(parts)) if is_complete else None
+            # Else all others as well, so that the task is looked at but twice.
+        return None if waiting else self._hash(DIGEST_FRAME.join(parts))
 
     def _older_argument(self, arg: Any, waiting: list[Key]) -> bytes | None:
         kind = type(arg)
         if kind is tuple:
             if self._never_keys.issuperset(map(type, arg)):
-                return self._value(arg)
+                # Once something is missing, all is looked at again.
+                return None if waiting else self._value(arg)
             if callable(arg[0]):
                 return None
             found: Any = None
@@ -265,7 +267,7 @@ class Direct:
         elif kind is list:
             tag = b"list"
         elif kind in self._never_keys:
-            return self._value(arg)
+            return None if waiting else self._value(arg)
         elif kind in _MAYBE_KEYS:
             return self._reference(arg, waiting) if arg in self._keys else self._value(arg)
         elif not (isinstance(arg, _CONVERTED) or getattr(arg, "__dask_future__", False)):
@@ -273,16 +275,13 @@ class Direct:
         else:
             return None
         parts = []
-        is_complete = True
         for element in arg:
             part = self._older_argument(element, waiting)
             if part is not None:
                 parts.append(part)
-            elif waiting:
-                is_complete = False
-            else:
+            elif not waiting:
                 return None
-        return self._combine(tag, parts) if is_complete else None
+        return None if waiting else self._combine(tag, parts)
 
     def _is_key(self, value: Any) -> bool:
         try:

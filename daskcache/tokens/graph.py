@@ -290,7 +290,12 @@ class GraphTokens:
 
     def is_value(self, key: Key) -> bool:
         """Tell whether a key of the graph stands for a value, without anything being computed."""
-        return type(self._nodes.get(key)) is not Task and self.literal(key) is not MISSING
+        node = self._nodes.get(key, MISSING)
+        kind = type(node)
+        # Of most keys that says it all.
+        if node is MISSING or kind is Task or (kind is tuple and node and callable(node[0])):
+            return False
+        return self.literal(key) is not MISSING
 
     def task(self, key: Key) -> tuple[Scope, Any]:
         """Give the task or value that a key stands for.
