@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import xarray as xr
 
 from daskcache import stores
@@ -114,3 +115,17 @@ def manifest_of(root: Path | str, thing: Any, **info: Any) -> Manifest:
         return Manifest.build("dataarray", variables, name=thing.name, info=info)
     variables, node = store_dataset(root, thing)
     return Manifest.build("dataset", variables, nodes={"": node}, info=info)
+
+
+def record_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Have what a catalog asks its store noted: the call, and the last segment of the key."""
+    calls: list[tuple[str, str]] = []
+    for name in ("get", "put", "create", "exists", "list_sizes", "list_dirs", "delete"):
+        real = getattr(stores, name)
+
+        def counted(store: Any, key: str, *args: Any, name: str = name, real: Any = real) -> Any:
+            calls.append((name, key.rpartition("/")[2]))
+            return real(store, key, *args)
+
+        monkeypatch.setattr(stores, name, counted)
+    return calls

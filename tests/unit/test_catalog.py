@@ -20,7 +20,7 @@ from daskcache.catalog import Catalog, Latest, RunRecord, TokenIndex, Wanted, ne
 from daskcache.chunks import ChunkSpec
 from daskcache.errors import CorruptChunkError, EntryNotFoundError, StoreError
 from daskcache.manifest import Manifest, Node, StoredVariable
-from tests.manifests import manifest_of
+from tests.manifests import manifest_of, record_calls
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -156,19 +156,6 @@ def test_publish_succeeds_where_old_versions_cannot_be_dropped(
     with pytest.warns(errors.DaskcacheWarning, match="old versions of 'a' could not be dropped: not now"):
         local.publish("a", manifest("d"))
     assert local.open("a").nodes[""].attrs == {"title": "d"}
-
-
-def record_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    calls: list[tuple[str, str]] = []
-    for name in ("get", "put", "create", "exists", "list_sizes", "list_dirs", "delete"):
-        real = getattr(stores, name)
-
-        def counted(store: Any, key: str, *args: Any, name: str = name, real: Any = real) -> Any:
-            calls.append((name, key.rpartition("/")[2]))
-            return real(store, key, *args)
-
-        monkeypatch.setattr(stores, name, counted)
-    return calls
 
 
 def test_publish_costs_five_requests_latest_last(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:

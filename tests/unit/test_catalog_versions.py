@@ -12,6 +12,7 @@ from daskcache import errors, stores
 from daskcache.catalog import Catalog, records, use
 from daskcache.errors import EntryNotFoundError
 from daskcache.manifest import Manifest, Node
+from tests.manifests import record_calls
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -27,19 +28,6 @@ def local(tmp_path: Path) -> Catalog:
 
 def manifest(title: Any = "a") -> Manifest:
     return Manifest.build("dataset", (), nodes={"": Node({"title": title})})
-
-
-def record_calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    calls: list[tuple[str, str]] = []
-    for name in ("get", "put", "create", "exists", "list_sizes", "list_dirs", "delete"):
-        real = getattr(stores, name)
-
-        def counted(store: Any, key: str, *args: Any, name: str = name, real: Any = real) -> Any:
-            calls.append((name, key.rpartition("/")[2]))
-            return real(store, key, *args)
-
-        monkeypatch.setattr(stores, name, counted)
-    return calls
 
 
 def test_a_name_whose_newest_version_is_dropped_opens_the_one_before(catalog: Catalog) -> None:
