@@ -242,7 +242,7 @@ class _Requests:
     def _connect(self) -> None:
         self._pid = os.getpid()
         parts = urlsplit(self._base)
-        options: dict[str, Any] = {"maxsize": 32, "retries": False, "timeout": self._timeout}
+        options: dict[str, Any] = {"maxsize": 64, "retries": False, "timeout": self._timeout}
         if self._ca_certs is not None:
             options["ca_certs"] = self._ca_certs
         proxy = getproxies().get(parts.scheme)

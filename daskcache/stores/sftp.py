@@ -69,31 +69,38 @@ class SftpStore(Served):
         begun: list[str] = []
 
         def create(wire: Wire) -> bool:
-            if self._is_there(wire, key):
-                # Where an answer was lost, this may be what was put before: then it has the same bytes.
-                return bool(begun) and self._read(wire, key, None) == bytes(data)
-            partial = self._write_partial(wire, key, data, begun)
-            if wire.links:
-                return self._settle(wire, partial, lambda: wire.link(partial, self._path(key)))
-            # The protocol's own rename refuses to take another's place, on servers that keep to it.
-            if not self._keeps(wire):
-                wire.rename(partial, self._path(key), over=wire.renames_over)
+            is_again = bool(begun)
+            wire.remove(begun)
+            if not self._is_there(wire, key) and self._give_name(wire, key, data, begun):
                 return True
-            try:
-                wire.rename(partial, self._path(key))
-            except Refused:
-                wire.remove([partial])
-                if self._is_there(wire, key):
-                    return False
-                raise
-            return True
+            # Where an answer was lost, this may be what was put before: then it has the same bytes.
+            return is_again and self._read(wire, key, None) == bytes(data)
 
         return self._links.run(create)
+
+    def _give_name(self, wire: Wire, key: str, data: Buffer, begun: list[str]) -> bool:
+        """Write a file and give it its name, unless that is taken; tell whether it was not."""
+        partial, path = self._write_partial(wire, key, data, begun), self._path(key)
+        if wire.links:
+            return self._settle(wire, partial, lambda: wire.link(partial, path))
+        # The protocol's own rename refuses to take another's place, on servers that keep to it.
+        if not self._keeps(wire):
+            wire.rename(partial, path, over=wire.renames_over)
+            return True
+        try:
+            wire.rename(partial, path)
+        except Refused:
+            wire.remove([partial])
+            if self._is_there(wire, key):
+                return False
+            raise
+        return True
 
     def _put(self, key: str, data: Buffer) -> None:
         begun: list[str] = []
 
         def put(wire: Wire) -> None:
+            wire.remove(begun)
             partial = self._write_partial(wire, key, data, begun)
             if not wire.renames_over:
                 wire.remove([self._path(key)])
@@ -109,7 +116,6 @@ class SftpStore(Served):
             raise
 
     def _write_partial(self, wire: Wire, key: str, data: Buffer, begun: list[str]) -> str:
-        wire.remove(begun)
         partial = f"{self._path(key)}.{uuid.uuid4().hex}{PARTIAL}"
         begun.append(partial)
         try:

@@ -37,6 +37,8 @@ _OPTIONS: dict[str, Any] = {
 }
 _ATTEMPTS = 5
 _BACKOFF_S = 0.1
+# Routers forget connections on which nothing is said.
+_KEEPALIVE_S = 30
 _SYSTEM_HOSTS = "/etc/ssh/ssh_known_hosts"
 # As much as a server may send before it waits for us.
 _WINDOW = 1 << 24
@@ -148,6 +150,10 @@ class Links:
             # Whatever else it was, an answer may still be on its way, and would be taken for another's.
             except BaseException:
                 link.close()
+                # What cut this one, or let it go silent, did so to those that lie idle.
+                idle, self._free = self._free, []
+                for other in idle:
+                    other.close()
                 raise
             self._free.append(link)
             return result
@@ -179,6 +185,7 @@ class Links:
                 channel_timeout=given["timeout"],
             )  # fmt: skip
             transport = client.get_transport()
+            transport.set_keepalive(_KEEPALIVE_S)
             channel = transport.open_session(window_size=_WINDOW)
             channel.settimeout(given["timeout"])
             channel.invoke_subsystem("sftp")

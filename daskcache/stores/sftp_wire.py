@@ -32,6 +32,7 @@ _SPACE = "statvfs@openssh.com"
 # What each server takes at once, and how much is asked for ahead.
 _PIECE = 32768
 _LONGEST_PIECE = 255 * 1024
+_LONGEST_PACKET = 1 << 24
 _AHEAD = 64
 _RECEIVED = 1 << 18
 
@@ -312,6 +313,8 @@ class Wire:
         buffer = self._received
         self._fill(5)
         (length,) = struct.unpack_from(">I", buffer)
+        if not 1 <= length <= _LONGEST_PACKET:
+            raise EOFError("the server sent what is no SFTP")
         self._fill(4 + length)
         packet = bytes(memoryview(buffer)[4 : 4 + length])
         del buffer[: 4 + length]

@@ -26,6 +26,7 @@ import daskcache
 from daskcache import stores
 from tests.clusters import processes
 from tests.servers.harness import BUCKET
+from tests.servers.test_ours import place_of
 from tests.servers.test_secrets import (
     AMBIENT,
     assert_unseen,
@@ -197,3 +198,21 @@ def test_options_of_the_client_and_credentials_of_each_process(
         stored = daskcache.persist(pipeline(), "entry")
         assert (stored.compute().v.values == EXPECTED).all()
         assert (daskcache.last_run().computed, daskcache.last_run().stored) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("redis", marks=pytest.mark.server("redis-server")),
+        pytest.param("sftp", marks=pytest.mark.server("sshd")),
+    ],
+)
+def test_workers_open_stores_of_ours_for_themselves(kind: str, tmp_path: Path) -> None:
+    where = place_of(kind).root()
+    with processes(tmp_path, 2) as cluster, cluster.client(2):
+        stored = daskcache.persist(pipeline(), "entry", store=where)
+        assert (stored.v.values == EXPECTED).all()
+        with daskcache.activate(where):
+            lazy = (pipeline() + 1).cache.checkpoint("marked")
+            assert (lazy.compute().v.values == EXPECTED + 1).all()
+    assert (daskcache.open("marked", store=where).v.values == EXPECTED + 1).all()
