@@ -1,6 +1,6 @@
 """Stores against what lies under them: a chunk's round trip, and a warm read through levels. Prints ratios.
 
-    python benchmarks/stores.py
+    python benchmarks/stores.py [--ceph]
 
 Each figure is a ratio of medians of CPU time, of this process alone: a server's share is the same for both. Round trips
 to Redis, and over SFTP and HTTP, are also compared by the clock: the median of the ratios of neighbours.
@@ -27,13 +27,14 @@ from zarr.abc.store import Store
 from daskcache import stores
 from daskcache.stores import Levels, Limit
 from daskcache.stores.sync import wait_for
-from tests.servers import services
-from tests.servers.harness import BUCKET, KEY, SECRET, moto
+from tests.servers import ceph, services
+from tests.servers.harness import BUCKET, KEY, SECRET, Bucket, Server, gcs, moto
 
 SIZE = 16_000_000
 LIMIT = 0.9
 # What stores of our own have to reach, of chunks of this size.
 CHUNK = 1_000_000
+KINDS = {"moto": moto, "gcs": gcs, "ceph": ceph.gateway}
 LIMITS = {"redis": 0.8, "sftp": 0.7, "http": 0.8}
 
 
@@ -71,9 +72,8 @@ def disk(data: bytes, root: Path) -> float:
     return ratio(raw, ours, 61)
 
 
-def bucket(client: str, endpoint: str, data: bytes) -> float:
-    options: dict[str, Any] = {"endpoint_url": endpoint, "client_kwargs": {"region_name": "us-east-1"}}
-    store: Any = stores.open(f"s3://{BUCKET}/ours", client=client, **options)
+def bucket(place: Bucket, data: bytes) -> float:
+    store: Any = place.open()
     stores.create(store, "first", b"")  # asks once whether the server keeps the condition
 
     async def fetch(path: str) -> Any:
@@ -83,7 +83,7 @@ def bucket(client: str, endpoint: str, data: bytes) -> float:
         return await (await obstore.get_async(store.store, path)).bytes_async()
 
     def raw(number: int) -> None:
-        if client == "fsspec":
+        if place.client == "fsspec":
             path = f"{BUCKET}/raw/{number}"
             wait_for(store.fs._pipe_file(path, data))
             assert len(wait_for(store.fs._cat_file(path))) == SIZE
@@ -177,8 +177,15 @@ def round_trip(store: Store, data: bytes) -> Callable[[int], None]:
     return call
 
 
+def places(kind: str, server: Server) -> list[Bucket]:
+    if kind == "gcs":
+        return [Bucket(server, "gs", "fsspec", {"token": "anon", "project": "p"}, "ours")]
+    options = {"client_kwargs": {"region_name": "us-east-1"}}
+    return [Bucket(server, "s3", client, options, "ours") for client in ("fsspec", "obstore")]
+
+
 @contextmanager
-def running(server: services.Service) -> Iterator[services.Service]:
+def running[S: Server](server: S) -> Iterator[S]:
     server.start()
     try:
         yield server
@@ -207,20 +214,19 @@ def levels(data: bytes, root: Path) -> dict[str, float]:
 
 def main() -> int:
     os.environ |= {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
+    # gcsfs would ask the server what kind of bucket it is, in a way that the emulator does not know.
+    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
     data = os.urandom(SIZE)
     figures = {}
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         figures["round trip on disk / the same calls by hand"] = disk(data, root)
-        server = moto()
-        server.start()
-        try:
-            for client in ("fsspec", "obstore"):
-                figures[f"round trip in a bucket / the same put and get of {client}"] = bucket(
-                    client, server.endpoint, data
-                )
-        finally:
-            server.kill()
+        for kind, make in KINDS.items():
+            if kind != "ceph" or "--ceph" in sys.argv:
+                with running(make()) as server:
+                    for place in places(kind, server):
+                        name = f"round trip in a bucket of {kind} / the same put and get of {place.client}"
+                        figures[name] = bucket(place, data)
         figures |= levels(data, root)
     limits = dict.fromkeys(figures, LIMIT)
     for kind, measure, peer in [
