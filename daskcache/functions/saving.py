@@ -115,7 +115,9 @@ def save(result: Any, call: Call, settings: Settings, definition: Definition, de
         anew = {"is_anew": True} if details.is_anew else {}
         return {"call": {**call.to_json(), "sources": sources, **covered, **anew}, **expiry}
 
-    if is_in_parts(definition):
+    # That there is nothing is a value, whatever tables are kept as.
+    is_nothing = result is None and definition.upsert_keys is None
+    if is_in_parts(definition) and not is_nothing:
         found_in = _read_graph(result, settings) if is_dask_frame(result) else None
         is_lazy = save_table(
             result,
@@ -128,7 +130,7 @@ def save(result: Any, call: Call, settings: Settings, definition: Definition, de
             is_anew=details.is_anew,
         )
         return Saved(is_lazy, sources)
-    form = details.form or _named_format(result, definition.format)
+    form = details.form or (None if is_nothing else _named_format(result, definition.format))
     if form is None and type(result) in _ARRAYS:
         if definition.chunks is not None and not isinstance(result, np.ndarray):
             result = rechunk(result, definition.chunks)
