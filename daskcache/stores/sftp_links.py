@@ -250,7 +250,7 @@ class _Link:
 
     def close(self) -> None:
         # Of a connection that is no more, nothing is left to say.
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(OSError, EOFError):
             self._client.close()
         self._plug.close()
 

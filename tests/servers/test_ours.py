@@ -197,7 +197,7 @@ def test_ten_thousand_objects_are_listed(ours: Bucket) -> None:
 
 def _write_on_and_on(root: str) -> None:
     store = stores.open(root)
-    data = bytes(300_000)
+    data = bytes(100_000)
     for number in range(10**6):
         stores.create(store, f"chunks/00ff/{os.getpid():08x}{number:032x}", data)
 
@@ -218,7 +218,7 @@ def test_a_writer_that_is_killed_leaves_nothing_half_written(ours: Bucket) -> No
         child.join()
         time.sleep(0.2)  # the server may be at the last of what it got
         found = stores.list_objects(store, "chunks/00ff")
-        assert {size for name, (size, _) in found.items() if not name.endswith(".partial")} == {300_000}
+        assert {size for name, (size, _) in found.items() if not name.endswith(".partial")} == {100_000}
 
 
 def test_what_a_writer_left_half_written_is_cleaned(ours: Bucket) -> None:
