@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
 import dask.array as da
@@ -68,11 +69,12 @@ def test_its_plain_store_follows(steps: Any) -> None:
     for number, (more, wider, values, left) in enumerate(steps):
         days, sites = days + more, sites + wider
         ds = state(days, sites, values, f"{number}")
-        daskcache.persist(ds, f"entry{number}", store="memory://published-property")
+        name = uuid.uuid4().hex  # of its own, because one name that alternates between pipelines is warned of
+        daskcache.persist(ds, name, store="memory://published-property")
         target = Mortal(content)
         target.left = float("inf") if left is None else left
         try:
-            daskcache.publish(f"entry{number}", target, store="memory://published-property")
+            daskcache.publish(name, target, store="memory://published-property")
         except Killed:
             continue
         finally:
