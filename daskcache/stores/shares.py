@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 
 from zarr.abc.store import Store
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore
 
 from daskcache.errors import InvalidInputError, ReadOnlyError, StoreError, StoreFullError, warn_once
+from daskcache.locations import Location, parse_root
 from daskcache.stores.driven import Driven
-from daskcache.stores.naming import describe
+from daskcache.stores.naming import describe, root_of
 
 __all__ = ["Share", "Shares", "is_nearly_full", "most_telling"]
 
@@ -74,10 +75,15 @@ class Shares:
             raise InvalidInputError(f"the weights of a fan-out are {given}; expected positive numbers")
         self._shares = shares
         self.stores = tuple(share.store for share in shares)
+        names = [_name(store) for store in self.stores]
         # What comes first in order never depends on places in the sequence, but for stores of one name.
-        self._seeds = [blake2b(describe(store).encode(), digest_size=16).digest() for store in self.stores]
+        numbered = [f"{name} {names[:number].count(name)}" for number, name in enumerate(names)]
+        self._seeds = [blake2b(name.encode(), digest_size=16).digest() for name in numbered]
         leaves = [_leaves(store) for store in self.stores]
-        self._same = [[bool(mine & theirs) for theirs in leaves] for mine in leaves]
+        self._same = [
+            [any(_place(one) == _place(other) for one in mine for other in theirs) for theirs in leaves]
+            for mine in leaves
+        ]
         self._states = [_State() for _ in shares]
         self._lock = threading.Lock()
 
@@ -285,10 +291,27 @@ def most_telling(errors: Sequence[StoreError]) -> StoreError:
     return next((error for kind in kinds for error in errors if isinstance(error, kind)), errors[0])
 
 
-def _leaves(store: Store) -> set[str]:
-    """Give the places that a store is made of."""
-    if isinstance(store, Driven):
-        inner = [one for one in store.parts if one is not store]
-        if inner:
-            return set().union(*map(_leaves, inner))
-    return {describe(store)}
+def _name(store: Store) -> str:
+    """Name a store apart from others: two servers may have buckets of one name."""
+    while isinstance(store, Driven) and store.home is not store:
+        store = store.home
+    try:
+        found = parse_root(root_of(store))
+    except InvalidInputError:
+        return describe(store)
+    return f"{found.url} {found.storage_options}" if isinstance(found, Location) else describe(store)
+
+
+def _place(store: Store) -> str:
+    """Give what is equal for stores of which each has what the other has; their own ``==`` goes by content, too."""
+    if isinstance(store, LocalStore):
+        return os.path.realpath(store.root)
+    if hasattr(type(store), "daskcache_root"):
+        return _name(store)
+    return f"{id(store.fs)} {store.path}" if isinstance(store, FsspecStore) else str(store)
+
+
+def _leaves(store: Store) -> list[Store]:
+    """Give the stores that one is made of."""
+    inner = [one for one in store.parts if one is not store] if isinstance(store, Driven) else []
+    return [leaf for one in inner for leaf in _leaves(one)] or [store]

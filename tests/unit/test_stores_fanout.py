@@ -338,14 +338,30 @@ def test_two_writers_that_see_different_stores_full_leave_one_object(
     assert stores.create(ours, key, b"again") != bool(holders(theirs, key) and True in won)
 
 
-def test_one_place_that_is_in_two_parts_is_no_other_writer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["mirrored", "linked"])
+def test_one_place_that_is_in_two_parts_is_no_other_writer(tmp_path: Path, kind: str) -> None:
     disk = DiskStore(tmp_path / "hdd")
-    fanout = Fanout(disk, Levels(disk, DiskStore(tmp_path / "old")))
+    (tmp_path / "hdd").mkdir()
+    (tmp_path / "link").symlink_to("hdd")
+    other = Levels(disk, DiskStore(tmp_path / "old")) if kind == "mirrored" else DiskStore(tmp_path / "link")
+    fanout = Fanout(disk, other)
     for number in range(20):
         assert stores.create(fanout, f"a{number}", b"1")
         stores.put(fanout, f"a{number}", b"22")
         assert stores.get(fanout, f"a{number}") == b"22"
     assert sorted(drive.walk(fanout, "")) == sorted(f"a{number}" for number in range(20))
+
+
+def test_buckets_of_one_name_on_two_servers_are_two_places() -> None:
+    parts = [
+        stores.open("s3://bucket", endpoint_url=f"http://host{number}", anon=True) for number in range(2)
+    ]
+    fanout = Fanout(*parts)
+    assert not fanout._shares.is_same(0, 1)
+    drawn = Counter(fanout._shares.order(key)[0] for key in KEYS)
+    assert drawn[0] / len(KEYS) == pytest.approx(0.5, abs=0.05)
+    again = Fanout(*reversed(parts))
+    assert Counter(again._shares.order(key)[0] for key in KEYS) == {0: drawn[1], 1: drawn[0]}
 
 
 def test_what_another_store_has_is_not_put_first(monkeypatch: pytest.MonkeyPatch) -> None:
