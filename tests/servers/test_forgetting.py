@@ -84,18 +84,18 @@ def test_bad_objects_are_found_and_moved_aside(place: Bucket) -> None:
     assert daskcache.verify("entry", store=root).is_sound
 
 
-def test_an_entry_is_exported(bucket: Bucket, tmp_path: Path) -> None:
-    root = bucket.root()
+def test_an_entry_is_exported(place: Bucket, tmp_path: Path) -> None:
+    root = place.root()
     daskcache.persist(pipeline(), "entry", store=root)
     for name, form in [("a.zarr", None), ("b.zarr", "zarr2"), ("c.nc", None)]:
         path = daskcache.export("entry", tmp_path / name, format=form, store=root)
         with xr.open_dataset(path, engine="h5netcdf" if name == "c.nc" else "zarr") as found:
             assert (found.v.values == VALUES).all()
-    if bucket.scheme == "s3":
-        check_references(bucket, root, tmp_path)
+    if place.scheme == "s3":
+        check_references(place, root, tmp_path)
     with pytest.raises(InvalidInputError, match="choose zarr or zarr2"):
-        daskcache.export("entry", bucket.root("/out.nc")["url"], store=root)
-    target = bucket.root("/out")
+        daskcache.export("entry", place.root("/out.nc")["url"], store=root)
+    target = place.root("/out")
     with dask.config.set({"daskcache.storage-options": target["storage_options"]}):
         for form in ("zarr", "zarr2"):
             url = f"{target['url']}/{form}.zarr"
