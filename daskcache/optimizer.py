@@ -6,7 +6,6 @@ It tokens the graph's blocks, looks up which are stored, and puts loads and writ
 from __future__ import annotations
 
 import functools
-import gc
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -45,27 +44,12 @@ from daskcache.records import describe_recipe
 from daskcache.recovery import Recovery
 from daskcache.sharing import look_first
 from daskcache.tokens import GraphTokens
+from daskcache.tokens.collecting import without_collecting
 from daskcache.writing import Writer, keep_block
 
 __all__ = ["Optimizer", "rewrite", "writer_for"]
 
 logger = logging.getLogger("daskcache")
-
-
-def _without_collecting[**P, R](function: Callable[P, R]) -> Callable[P, R]:
-    """Put off the search for garbage in circles, of which the pass makes none: it would go through all of the graph."""
-
-    @functools.wraps(function)
-    def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        if not gc.isenabled():
-            return function(*args, **kwargs)
-        gc.disable()
-        try:
-            return function(*args, **kwargs)
-        finally:
-            gc.enable()
-
-    return call
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +149,7 @@ def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None =
     return _rewrite(dsk, keys, settings, client, "")[0]
 
 
-@_without_collecting
+@without_collecting
 def _rewrite(
     dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None, origin: str
 ) -> tuple[Any, Callable[[Any], Any]]:

@@ -22,6 +22,7 @@ from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.files import FileSource, Seen
 from daskcache.fingerprint.sources import Source
 from daskcache.tokens.blockwise import BlockwiseLayer
+from daskcache.tokens.collecting import without_collecting
 from daskcache.tokens.direct import Direct, GraphKeys
 from daskcache.tokens.scope import MISSING, FromDependencyError, Known, Scope
 
@@ -276,10 +277,9 @@ class GraphTokens:
         object
             The value, or ``MISSING`` where the key stands for a computation.
         """
-        if self._layer(key) is not None or key not in self._nodes:
-            return MISSING
-        node = self._nodes[key]
-        if type(node) is Task or (type(node) is tuple and node and callable(node[0])):
+        node = self._nodes.get(key, MISSING)
+        is_task = type(node) is Task or (type(node) is tuple and node and callable(node[0]))
+        if node is MISSING or is_task or self._layer(key) is not None:
             return MISSING
         node = self.node(key)
         if isinstance(node, DataNode):
@@ -290,11 +290,6 @@ class GraphTokens:
 
     def is_value(self, key: Key) -> bool:
         """Tell whether a key of the graph stands for a value, without anything being computed."""
-        node = self._nodes.get(key, MISSING)
-        kind = type(node)
-        # Of most keys that says it all.
-        if node is MISSING or kind is Task or (kind is tuple and node and callable(node[0])):
-            return False
         return self.literal(key) is not MISSING
 
     def task(self, key: Key) -> tuple[Scope, Any]:
@@ -355,6 +350,7 @@ class GraphTokens:
             self._evaluate_all([key])
         return self._tokens[key]
 
+    @without_collecting
     def _evaluate_all(self, stack: list[Key]) -> None:
         tokens = self._tokens
         entered: set[Key] = set()

@@ -70,3 +70,32 @@ def test_ranges_are_asked_for_beside_each_other(small_pages, monkeypatch):
     pages.list_many(ObjectStore(memory), "chunks/00ff")
     assert len(asked) == 1 + pages._RANGES
     assert len(set(asked)) == len(asked)
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 200])
+def test_of_what_is_wanted_nothing_is_left_out_and_nothing_else_is_told(small_pages, monkeypatch, count):
+    memory = MemoryStore()
+    names = {group: digits(500)[shift:] for shift, group in enumerate(("chunks/00ff", "chunks/00fe"))}
+    for group, found in names.items():
+        for number, name in enumerate(found):
+            obstore.put(memory, f"{group}/{name}", bytes(number))
+    store = ObjectStore(memory)
+    listed, heads = [], []
+    listing, head = obstore.list, obstore.head
+    monkeypatch.setattr(obstore, "list", lambda *args, **kw: listed.append(args) or listing(*args, **kw))
+    monkeypatch.setattr(obstore, "head", lambda *args, **kw: heads.append(args) or head(*args, **kw))
+    missing = ["ffff" + digits(1)[0][4:], "0000" + digits(1)[0][4:]]
+    wanted = {group: [*found[:count], *missing] for group, found in names.items()}
+    looked_up = pages.find_many(store, wanted)
+    assert looked_up.keys() == wanted.keys()
+    for group, objects in looked_up.items():
+        expected = remote.list_objects(store, group)
+        assert dict(objects) == {name: expected[name] for name in wanted[group] if name in expected}
+        assert len(objects) == count
+    if count < 10:
+        # Less is asked for than there are pages.
+        assert len(listed) == 2
+        assert len(heads) <= 2 * (count + 2)
+    else:
+        assert heads == []
+        assert len(listed) == 2 + 2 * pages._RANGES
