@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -16,9 +18,11 @@ import xarray as xr
 
 import daskcache
 from daskcache import stores
-from daskcache.errors import DaskcacheError
+from daskcache.errors import DaskcacheError, ReadOnlyError
 from daskcache.locations import to_root
+from tests.servers.conftest import start
 from tests.servers.harness import Bucket, Faulty
+from tests.servers.services import Service
 
 pytestmark = [
     pytest.mark.slow,
@@ -92,3 +96,18 @@ def test_a_server_that_fails_now_and_then(bucket: Bucket) -> None:
     sound = bucket.root("/cache")
     assert daskcache.verify("entry", store=sound).is_sound
     xr.testing.assert_identical(daskcache.open("entry", store=sound).load(), state(60).compute())
+
+
+@pytest.mark.server("nginx")
+def test_from_a_server_that_only_reads(tmp_path: Path) -> None:
+    server = start("nginx")
+    assert isinstance(server, Service)
+    path = uuid.uuid4().hex
+    daskcache.persist(state(40), "entry", store=str(server.directory / "files" / path))
+    store = f"{server.endpoint}/{path}"
+    assert daskcache.copy(tmp_path / "copy", store=store).blocks == 8
+    assert daskcache.verify(store=str(tmp_path / "copy")).is_sound
+    assert daskcache.publish("entry", tmp_path / "out.zarr", store=store).streamed == 9
+    xr.testing.assert_identical(xr.open_zarr(tmp_path / "out.zarr").load(), state(40).compute())
+    with pytest.raises(ReadOnlyError):
+        daskcache.copy(f"{store}-other", store=str(tmp_path / "copy"))
