@@ -18,6 +18,7 @@ from daskcache.fingerprint.impure import (
     find_attribute_impurity,
     find_impurity,
     find_named_impurity,
+    find_path_reading,
     is_declared,
 )
 from daskcache.fingerprint.plain import combine_items
@@ -188,6 +189,9 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     if why is not None:
         raise UncacheableError(why, (f"function {func.__qualname__}",))
     parts = _Parts(declared_sources(func))
+    names = {read.name for read in (*facts.closure, *facts.globals)}
+    names |= {name for target in facts.imports for name in target.attributes}
+    _refuse(find_path_reading(facts.attributes, names), "", fp, parts, func.__qualname__, "path")
     _add_files(parts, func)
     _add_defaults(parts, func)
     closure = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))

@@ -19,6 +19,7 @@ __all__ = [
     "find_call_impurity",
     "find_impurity",
     "find_named_impurity",
+    "find_path_reading",
     "is_declared",
 ]
 
@@ -38,6 +39,40 @@ _REASONS = {
         "zarr.open zarr.open_array zarr.open_group zarr.load zarr.open_consolidated "
         "netCDF4.Dataset netCDF4.MFDataset h5py.File h5netcdf.File rasterio.open cfgrib.open_dataset "
         "fsspec.open fsspec.open_files fsspec.filesystem fsspec.open_local pyarrow.parquet.read_table "
+        "pandas.HDFStore pandas.ExcelFile pandas.read_gbq pandas.read_spss pandas.read_sql_query pandas.read_sql_table "
+        "pandas.read_iceberg numpy.fromregex numpy.DataSource numpy.lib.format.open_memmap "
+        "dask.dataframe.read_parquet dask.dataframe.read_csv dask.dataframe.read_table dask.dataframe.read_fwf "
+        "dask.dataframe.read_json dask.dataframe.read_orc dask.dataframe.read_hdf dask.dataframe.read_sql_table "
+        "dask.dataframe.read_sql_query dask.dataframe.read_sql dask.read_parquet dask.read_json dask.read_orc "
+        "dask.read_hdf dask.make_reader.<locals>.read dask.bag.read_text dask.bag.read_avro dask.read_text "
+        "dask.read_avro dask.bytes.read_bytes dask.read_bytes dask.array.from_npy_stack dask.from_npy_stack "
+        "dask.array.from_zarr dask.from_zarr "
+        "polars.read_csv polars.read_parquet polars.read_json polars.read_ndjson polars.read_ipc polars.read_avro "
+        "polars.read_ipc_stream polars.read_excel polars.read_ods polars.read_delta polars.read_database "
+        "polars.read_database_uri polars.scan_csv polars.scan_parquet polars.scan_ndjson polars.scan_ipc "
+        "polars.scan_delta polars.scan_iceberg polars.read_csv_batched "
+        "geopandas.read_file geopandas.read_parquet geopandas.read_feather geopandas.read_postgis "
+        "geopandas._read_file geopandas._read_parquet geopandas._read_feather geopandas._read_postgis "
+        "pyogrio.read_dataframe fiona.open "
+        "pyarrow.csv.read_csv pyarrow._csv.read_csv pyarrow.csv.open_csv pyarrow._csv.open_csv pyarrow.json.read_json "
+        "pyarrow._json.read_json pyarrow.feather.read_feather pyarrow.feather.read_table pyarrow.orc.read_table "
+        "pyarrow.parquet.ParquetFile pyarrow.parquet.core.ParquetFile pyarrow.parquet.ParquetDataset "
+        "pyarrow.parquet.core.ParquetDataset pyarrow.parquet.read_schema pyarrow.parquet.core.read_schema "
+        "pyarrow.parquet.read_metadata pyarrow.parquet.core.read_metadata pyarrow.parquet.read_pandas "
+        "pyarrow.parquet.core.read_pandas pyarrow.parquet.core.read_table pyarrow.dataset.dataset "
+        "pyarrow.memory_map pyarrow.lib.memory_map pyarrow.OSFile pyarrow.lib.OSFile "
+        "gzip.open gzip.GzipFile bz2.open bz2.BZ2File lzma.open lzma.LZMAFile zipfile.ZipFile tarfile.open "
+        "tarfile.TarFile codecs.open shelve.open dbm.open configparser.ConfigParser "
+        "scipy.io.loadmat scipy.io.matlab._mio.loadmat scipy.io.netcdf_file scipy.io._netcdf.netcdf_file "
+        "scipy.io.mmread scipy.io.wavfile.read scipy.io.readsav joblib.load PIL.Image.open imageio.* skimage.io.* "
+        "cv2.imread soundfile.read nibabel.load pydicom.dcmread obspy.read iris.load iris.load_cube iris.load_cubes "
+        "pygrib.open rioxarray.open_rasterio tifffile.imread tifffile.TiffFile tables.open_file torch.load "
+        "fsspec.get_mapper zarr.open_like zarr.storage.LocalStore zarr.storage._local.LocalStore "
+        "zarr.storage.FsspecStore zarr.storage._fsspec.FsspecStore zarr.storage.ZipStore zarr.storage._zip.ZipStore "
+        "zarr.Group.open zarr.core.group.Group.open zarr.Array.open zarr.core.array.Array.open "
+        "xarray.backends.ZarrStore xarray.backends.zarr.ZarrStore xarray.backends.NetCDF4DataStore "
+        "xarray.backends.netCDF4_.NetCDF4DataStore xarray.backends.H5NetCDFStore "
+        "xarray.backends.h5netcdf_.H5NetCDFStore xarray.backends.ScipyDataStore "
         "sqlite3.connect _sqlite3.connect tempfile.mkstemp tempfile.mkdtemp tempfile.NamedTemporaryFile"
     ),
     "looks at the file system": (
@@ -119,7 +154,26 @@ _PLACES = frozenset({"__module__", "__qualname__"})
 _SHOWING = frozenset({"__repr__", "__str__"})
 _READS = ("reads a file", "looks at the file system")
 # What they open shows in what they return.
-_OPENS_LAZILY = re.compile(r"reads a file \((xarray\.open_|zarr\.open)")
+_OPENS_LAZILY = re.compile(
+    r"reads a file \((xarray\.open_|zarr\.open|dask\.(\w+\.)?(read_|from_zarr|make_reader))"
+)
+# What a path is asked for. The names of the second are others' as well, so that somebody has to speak of paths.
+_OF_PATHS = frozenset(["read_text", "read_bytes", "iterdir", "rglob"])
+_OF_NAMED_PATHS = frozenset(
+    [
+        "open",
+        "exists",
+        "is_file",
+        "is_dir",
+        "is_symlink",
+        "stat",
+        "lstat",
+        "glob",
+        "walk",
+        "readlink",
+        "samefile",
+    ]
+)
 
 MayRead = bool | Literal["lazily"]
 _BY_NAME = {name: reason for reason, names in _REASONS.items() for name in names.split()}
@@ -244,6 +298,32 @@ def find_attribute_impurity(names: Iterable[str], function: str = "") -> str | N
     uncounted = _UNCOUNTED if function in _SHOWING else _UNCOUNTED | _PLACES
     found = sorted(uncounted.intersection(names))
     return f"reads what says nothing of what code does (.{found[0]}); {_DECLARE}" if found else None
+
+
+def find_path_reading(attributes: frozenset[str], names: Iterable[str]) -> str | None:
+    """Say whether code asks a path of `pathlib` for what is there, as far as attributes show it.
+
+    Parameters
+    ----------
+    attributes : frozenset of str
+        The attributes that it reads, of whatever.
+    names : iterable of str
+        What it reads and imports besides.
+
+    Returns
+    -------
+    str or None
+        As from `find_impurity`.
+
+    Examples
+    --------
+    >>> find_path_reading(frozenset(["read_text"]), []).partition(";")[0]
+    'reads a file (pathlib.Path.read_text)'
+    >>> find_path_reading(frozenset(["open"]), ["webbrowser"])
+    """
+    speaks = "Path" in attributes or "Path" in names
+    found = sorted(attributes & (_OF_PATHS | _OF_NAMED_PATHS if speaks else _OF_PATHS))
+    return f"{_READS[0]} (pathlib.Path.{found[0]}); {_DECLARE_FILE}" if found else None
 
 
 def find_assignment_impurity(names: Sequence[str]) -> str | None:

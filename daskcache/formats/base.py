@@ -107,15 +107,28 @@ def register(
         raise InvalidInputError(f"{name!r} is a format of daskcache itself; give yours another name")
 
     def to_bytes(value: Any) -> Encoded:
-        data = encode(value)
+        try:
+            data = encode(value)
+        except Exception as error:  # (the same; a result is given though it cannot be stored)
+            raise UncacheableError(
+                f"a value of type {type(value)} cannot be encoded: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(data, bytes | bytearray | memoryview):
             raise UncacheableError(f"the format {name!r} gave {type(data)}; expected bytes")
         return Encoded((bytes(data),))
 
+    def from_bytes(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
+        try:
+            return decode(bytes(parts[0]))
+        except (
+            Exception
+        ) as error:  # (the user's code may raise anything, and the result can be computed again)
+            raise NotStoredError(
+                f"what is stored in the format {name!r} cannot be read: {type(error).__name__}: {error}"
+            ) from error
+
     _OWN.pop(name, None)
-    _OWN[name] = Format(
-        name, "value", lambda value: type(value) is kind, to_bytes, lambda parts, _: decode(bytes(parts[0]))
-    )
+    _OWN[name] = Format(name, "value", lambda value: type(value) is kind, to_bytes, from_bytes)
 
 
 def find_format(value: Any, name: str | None = None) -> Format:

@@ -57,7 +57,7 @@ class Call:
         bool
             True as well for a list of files, which looks alike.
         """
-        return any("mfdataset" in what.casefold() for what in self.opens)
+        return any("mfdataset" in what.casefold() or "(dask." in what for what in self.opens)
 
     def say(self, coverage: Sequence[Any]) -> list[Any]:
         """Say of what processors hold of a result which processors these are; see `held_in`."""

@@ -15,6 +15,7 @@ from daskcache.catalog.layout import entry_key
 from daskcache.catalog.versions import expiry_of
 from daskcache.config import Settings
 from daskcache.datasets import PackedBlocks
+from daskcache.errors import InvalidInputError, NotStoredError
 from daskcache.formats import Format
 from daskcache.formats.frames import is_frame
 from daskcache.formats.keeping import is_kept
@@ -153,7 +154,11 @@ def recall(
     if kept is not None and kept.has_value:
         return Recalled(copy_value(kept.value), sources)
     blocks = RememberedBlocks if options.memoize else None
-    value = open_stored(manifest, catalog.root_of(manifest), blocks, form)
+    try:
+        value = open_stored(manifest, catalog.root_of(manifest), blocks, form)
+    except InvalidInputError as error:
+        # Of another release, or by somebody who writes to the store by himself.
+        raise NotStoredError(f"{call.entry} is malformed: {error}") from error
     is_lazy = is_frame(manifest) or any(not variable.in_memory for variable in manifest.variables)
     if options.retry_null and value is None:
         return None

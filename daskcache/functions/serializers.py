@@ -10,7 +10,7 @@ import dask.config
 
 from daskcache import stores
 from daskcache.config import Settings
-from daskcache.errors import InvalidInputError, UncacheableError
+from daskcache.errors import InvalidInputError, NotStoredError, UncacheableError
 from daskcache.formats import Encoded, Format
 
 __all__ = ["check_trust", "format_of"]
@@ -99,7 +99,9 @@ def _make(name: str, encode: Callable[[Any], Any], decode: Callable[[Any], Any])
     def to_bytes(value: Any) -> Encoded:
         try:
             data = encode(value)
-        except Exception as error:
+        except (
+            Exception
+        ) as error:  # (the user's code may raise anything, and the result is given all the same)
             raise UncacheableError(
                 f"a value of type {type(value)} cannot be serialized: {type(error).__name__}: {error}"
             ) from error
@@ -110,7 +112,14 @@ def _make(name: str, encode: Callable[[Any], Any], decode: Callable[[Any], Any])
 
     def from_bytes(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> Any:
         data = bytes(parts[0])
-        return decode(data.decode() if attrs.get("is_text") else data)
+        try:
+            return decode(data.decode() if attrs.get("is_text") else data)
+        except (
+            Exception
+        ) as error:  # (the user's code may raise anything, and the result can be computed again)
+            raise NotStoredError(
+                f"what is stored in the format {name!r} cannot be read: {type(error).__name__}: {error}"
+            ) from error
 
     return Format(name, "value", lambda value: True, to_bytes, from_bytes)
 

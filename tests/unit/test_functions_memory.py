@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from typing import Any
 
@@ -14,6 +15,7 @@ import xarray as xr
 
 import daskcache
 from daskcache import stores
+from daskcache.functions import memory
 from daskcache.functions.memory import MEMORY, Memory
 from daskcache.pool import StoredBlock
 from tests.clusters import processes
@@ -139,3 +141,81 @@ def test_workers_keep_what_they_read(store_root, tmp_path) -> None:
         for path in store_root.glob("chunks/*/*"):
             path.unlink()
         assert make(memoize=True, verify="never").sum().compute() == 56
+
+
+def held_bytes() -> int:
+    return MEMORY.size_bytes
+
+
+def read_again() -> int:
+    """How many blocks were read from the store since this was asked last."""
+    return reads.pop("count", 0)
+
+
+reads: dict[str, int] = {}
+
+
+def count_reads() -> None:
+    whole = StoredBlock._read
+
+    def read(self: StoredBlock, selection: Any) -> Any:
+        reads["count"] = reads.get("count", 0) + 1
+        return whole(self, selection)
+
+    StoredBlock._read = read  # type: ignore[method-assign]
+
+
+def test_the_bound_holds_on_workers_and_nothing_depends_on_the_cluster(store_root, tmp_path) -> None:
+    @daskcache.cache
+    def make():
+        return da.arange(80_000, chunks=10_000) * 2
+
+    plain = make()
+    expected = int(plain.sum().compute())
+    environment = {"DASK_DASKCACHE__FUNCTIONS__MEMORY": "250 kB"}
+    with processes(tmp_path, workers=2, **environment) as cluster, cluster.client(workers=2) as client:
+        client.run(count_reads)
+        kept = make(memoize=True)
+        assert daskcache.token(kept) == daskcache.token(plain)
+        for _ in range(4):
+            assert int(kept.sum().compute()) == expected
+        # Blocks of 80 kB, of which each worker keeps three.
+        found = list(client.run(held_bytes).values())
+        assert max(found) <= 250_000
+        assert sum(found) >= 240_000
+        client.run(read_again)
+        some = make(memoize=True)[:10_000]
+        assert [int(some.sum().compute()) for _ in range(6)] == [99_990_000] * 6
+        # Once at most on each worker.
+        assert sum(client.run(read_again).values()) <= 2
+    # The cluster is gone: what was given is read from the store, by whoever computes it.
+    assert int(kept.sum().compute()) == expected
+    assert int(make(memoize=True).sum().compute()) == expected
+    assert daskcache.token(make(memoize=True)) == daskcache.token(plain)
+
+
+def test_calls_of_many_threads_give_values_of_their_own(monkeypatch) -> None:
+    monkeypatch.setattr(memory, "limit_bytes", lambda: 3000)
+
+    @daskcache.cache(memoize=True)
+    def make(number):
+        return {"values": [number] * 50}
+
+    failures: list[Any] = []
+
+    def work(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(60):
+            number = rng.randrange(6)
+            found = make(number)
+            if found != {"values": [number] * 50}:
+                failures.append(found)
+            found["values"].clear()
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert MEMORY.size_bytes <= 3000
