@@ -167,6 +167,18 @@ def test_it_is_activated_by_its_url(ours: Bucket) -> None:
         assert (daskcache.open("marked").v.values == EXPECTED).all()
 
 
+def test_an_entry_is_copied_and_published_there(ours: Bucket, tmp_path: Path) -> None:
+    daskcache.persist(pipeline(), "entry", store=tmp_path)
+    there = ours.root("/copy")
+    assert daskcache.copy(there, "entry", store=tmp_path).blocks == 4
+    assert daskcache.copy(there, "entry", store=tmp_path).blocks == 0
+    assert (daskcache.open("entry", store=there).v.values == EXPECTED).all()
+    target = stores.open(ours.root("/plain"))
+    assert daskcache.publish("entry", target, store=there).chunks == 4
+    assert daskcache.publish("entry", target, store=there).chunks == 0
+    assert (xr.open_zarr(target).v.values == EXPECTED).all()
+
+
 def test_a_private_pool_lies_below_it(ours: Bucket) -> None:
     settings = {"daskcache.namespaces": {"own": {"pool": "private"}}}
     with dask.config.set(settings):
