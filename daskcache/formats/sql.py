@@ -11,24 +11,20 @@ from itertools import chain
 from typing import Any
 from uuid import uuid4
 
-import numpy as np
-
 from daskcache.errors import NotStoredError, StoreError, UncacheableError
-from daskcache.formats.columns import from_template, restore
+from daskcache.formats.columns import from_template
 from daskcache.formats.contents import Contents, Wanted
 from daskcache.formats.database import Database, sqlalchemy
 from daskcache.formats.holding import Holding, Parts, Rows, merge
 from daskcache.formats.ledger import Contribution, Ledger, Writing
-from daskcache.formats.sql_names import INDEX, PART, ROW, column_names, digest_of, table_name
-from daskcache.formats.sql_types import column_type, condition, from_rows, to_rows
+from daskcache.formats.sql_names import INDEX, PART, digest_of, table_name
+from daskcache.formats.sql_rows import insert_part, layout, read_part, select_rows
 from daskcache.manifest import Manifest
 
 __all__ = ["SQL", "SqlKeeper"]
 
 SQL = "sql"
 """What manifests call tables that lie in a database."""
-
-_BATCH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +100,7 @@ class SqlKeeper:
         StoreError
             The database cannot be reached, or refuses.
         """
-        sa = sqlalchemy()
+        sa, dialect = sqlalchemy(), self.database.dialect
         with self.database.begin(write=True) as connection:
             listed = self._prepare(connection)
             before = self._find(connection, listed)
@@ -114,10 +110,10 @@ class SqlKeeper:
 
             def read(part: int, names: Sequence[str] | None) -> Any:
                 assert holding is not None
-                return self._read_part(connection, holding, part, names)
+                return read_part(connection, self.table, dialect, holding, part, names)
 
             merged = merge(holding, Parts(read), living, own, rows, keys)
-            table = self._table(from_template(merged.holding.template))
+            table = layout(self.table, dialect, from_template(merged.holding.template))
             if holding is None:
                 self._drop(connection, table, is_ours=before is not None)
                 table.create(connection)
@@ -126,8 +122,8 @@ class SqlKeeper:
                 connection.execute(sa.delete(table).where(table.c[PART].not_in(stays)))
             given = chain(merged.changed.items(), zip(merged.added, rows.parts, strict=True))
             for part, contents in given:
-                self._insert(connection, table, part, contents)
-                found = self._read_part(connection, merged.holding, part, None)
+                insert_part(connection, table, part, contents, dialect)
+                found = read_part(connection, self.table, dialect, merged.holding, part)
                 if not contents.is_same(found.replace_schema_metadata(contents.table.schema.metadata)):
                     raise UncacheableError(
                         f"database {self.database.label} gives other values back than it was given, such as NULL for NaN or "
@@ -203,9 +199,8 @@ class SqlKeeper:
         NotStoredError
             The table was changed in the meantime.
         """
-        whole = holding.whole()
         with self._reading(holding) as connection:
-            return self._select(connection, holding, whole, tuple(holding.pieces), wanted)
+            return select_rows(connection, self.table, self.database.dialect, holding, wanted)
 
     def read_part(self, manifest: Manifest, holding: Holding, part: int) -> Contents:
         """Read one part of the table; see `read`.
@@ -225,7 +220,9 @@ class SqlKeeper:
             Its rows.
         """
         with self._reading(holding, part) as connection:
-            return holding.part(part).with_rows(self._read_part(connection, holding, part, None))
+            return holding.part(part).with_rows(
+                read_part(connection, self.table, self.database.dialect, holding, part)
+            )
 
     @contextmanager
     def _reading(self, holding: Holding, part: int | None = None) -> Iterator[Any]:
@@ -347,100 +344,6 @@ class SqlKeeper:
             },
         )
         return stamp
-
-    def _table(self, template: Any) -> Any:
-        sa = sqlalchemy()
-        dialect = self.database.dialect
-        names = column_names(template.column_names)
-        columns = [
-            sa.Column(name, column_type(field.type, field.name, dialect), key=f"c{number}", nullable=True)
-            for number, (name, field) in enumerate(zip(names, template.schema, strict=True))
-        ]
-        return sa.Table(
-            self.table,
-            sa.MetaData(),
-            sa.Column(PART, sa.Integer, key=PART, primary_key=True, autoincrement=False),
-            sa.Column(ROW, sa.BigInteger, key=ROW, primary_key=True, autoincrement=False),
-            *columns,
-        )
-
-    def _insert(self, connection: Any, table: Any, part: int, contents: Contents) -> None:
-        sa = sqlalchemy()
-        names = [column.key for column in table.columns]
-        statement = sa.insert(table)
-        for start in range(0, contents.table.num_rows, _BATCH):
-            piece = contents.table.slice(start, _BATCH)
-            rows = to_rows(piece, self.database.dialect)
-            batch = [
-                dict(zip(names, (part, start + number, *values), strict=True))
-                for number, values in enumerate(rows)
-            ]
-            try:
-                connection.execute(statement, batch)
-            except (sa.exc.DataError, sa.exc.IntegrityError, UnicodeError, OverflowError) as error:
-                reason = " ".join(str(getattr(error, "orig", None) or error).split())
-                raise UncacheableError(
-                    f"database {self.database.label} cannot hold a value of table {self.table}: {reason}; change it, or use "
-                    "format='parquet'"
-                ) from None
-
-    def _read_part(self, connection: Any, holding: Holding, part: int, names: Sequence[str] | None) -> Any:
-        sa = sqlalchemy()
-        template = from_template(holding.template)
-        table = self._table(template)
-        chosen = range(len(template.column_names))
-        if names is not None:
-            chosen = [template.column_names.index(name) for name in names]  # type: ignore[assignment]
-            template = template.select(list(names))
-        columns = [table.c[f"c{number}"] for number in chosen]
-        query = sa.select(table.c[ROW], *columns).where(table.c[PART] == part).order_by(table.c[ROW])
-        rows = connection.execute(query).all()
-        return restore(from_rows([row[1:] for row in rows], template.schema), template)
-
-    def _select(
-        self,
-        connection: Any,
-        holding: Holding,
-        whole: Contents,
-        parts: Sequence[int],
-        wanted: Sequence[Wanted],
-    ) -> Contents:
-        sa = sqlalchemy()
-        template = whole.table
-        table = self._table(template)
-        columns = list(table.columns)[2:]
-        chosen = table.c[PART].in_(list(parts))
-        order = (table.c[PART], table.c[ROW])
-        filters = [] if "labels" in whole.attrs else list(self._filters(template, columns, wanted))
-        if not filters:
-            rows = connection.execute(sa.select(*order, *columns).where(chosen).order_by(*order)).all()
-            found = restore(from_rows([row[2:] for row in rows], template.schema), template)
-            return whole.with_rows(found)
-        if not whole.needs_positions:
-            query = sa.select(*order, *columns).where(chosen, *filters).order_by(*order)
-            rows = connection.execute(query).all()
-            return whole.with_rows(restore(from_rows([row[2:] for row in rows], template.schema), template))
-        number = (sa.func.row_number().over(order_by=order) - 1).label("daskcache_position")
-        inner = sa.select(number, *columns).where(chosen).subquery()
-        again = list(inner.columns)
-        filters = list(self._filters(template, again[1:], wanted))
-        query = sa.select(*again).where(*filters).order_by(again[0])
-        rows = connection.execute(query).all()
-        found = restore(from_rows([row[1:] for row in rows], template.schema), template)
-        positions = np.fromiter((row[0] for row in rows), "i8", len(rows))
-        return whole.take(found.replace_schema_metadata(template.schema.metadata), positions)
-
-    def _filters(self, template: Any, columns: Sequence[Any], wanted: Sequence[Wanted]) -> Iterator[Any]:
-        names = template.column_names
-        for one in wanted:
-            name = next((name for name in one.columns if name in names), None)
-            if name is not None:
-                number = names.index(name)
-                found = condition(
-                    columns[number], template.schema.field(number).type, one, self.database.dialect
-                )
-                if found is not None:
-                    yield found
 
 
 def listed_tables() -> Any:

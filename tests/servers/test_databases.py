@@ -263,11 +263,11 @@ def test_a_table_that_is_not_ours_is_left_alone(url: str) -> None:
 
 
 def test_only_rows_that_are_asked_for_are_read(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from daskcache.formats import sql
+    from daskcache.formats import sql_rows
 
     read: list[int] = []
-    real = sql.from_rows
-    monkeypatch.setattr(sql, "from_rows", lambda rows, schema: read.append(len(rows)) or real(rows, schema))
+    real = sql_rows.from_rows
+    monkeypatch.setattr(sql_rows, "from_rows", lambda rows, schema: read.append(len(rows)) or real(rows, schema))
     days = pd.date_range("2000", periods=366, freq="D", name="time")
 
     def compute() -> pd.DataFrame:
@@ -304,12 +304,12 @@ def table(n):
     return pd.DataFrame({"a": np.arange(n), "b": "x"})
 cached = daskcache.cache(format="sql", name="killed", cache_args=[])(table)
 if sys.argv[1] == "killed":
-    real = sql.SqlKeeper._insert
-    def slow(self, *args):
-        real(self, *args)
+    real = sql.insert_part
+    def slow(*args):
+        real(*args)
         print("inserted", flush=True)
         time.sleep(60)
-    sql.SqlKeeper._insert = slow
+    sql.insert_part = slow
     cached(20_000, recompute=True)
 print(len(cached(3)))
 """
@@ -364,3 +364,65 @@ for number in range(int(sys.argv[1]), 8, 4):
     found = daskcache.open(entry)
     assert sorted(found["k"]) == list(range(85))
     assert set(found["by"]) == set(range(8))
+
+
+def test_real_data_come_back_and_are_selected_in_the_database(url: str) -> None:
+    xr = pytest.importorskip("xarray")
+    samples = pytest.importorskip("daskcache.demo.data")
+    decoder = xr.coders.CFDatetimeCoder(use_cftime=True)
+    with xr.open_dataset(
+        samples.find_samples().scenarios["a1b"], engine="h5netcdf", decode_times=decoder
+    ) as ds:
+        table = ds["air_temperature"].isel(time=slice(3)).to_dataframe().reset_index()
+    table["year"] = [time.year for time in table.pop("time")]
+    table = table.drop(columns=["forecast_reference_time"])
+    warmest = daskcache.select("latitude", "year")(
+        daskcache.cache(format="sql", name="a1b", ignore=["given"])(lambda given: given)
+    )
+    warmest(table)
+    assert same(warmest(None), table)
+    lat, year = table["latitude"].iloc[900], int(table["year"].iloc[-1])
+    chosen = warmest(None, latitude=[lat], year=year)
+    pd.testing.assert_frame_equal(chosen, table[(table["latitude"] == lat) & (table["year"] == year)])
+    mean = query(url, "SELECT table_name FROM daskcache_tables WHERE entry LIKE 'a1b%' ORDER BY stored DESC")[
+        0
+    ][0]
+    ((count, found),) = query(url, f"SELECT COUNT(*), AVG(air_temperature) FROM {mean}")
+    assert count == len(table)
+    assert found == pytest.approx(float(table["air_temperature"].mean()), rel=1e-5)
+
+
+def test_that_there_is_nothing_is_kept(url: str) -> None:
+    calls: list[int] = []
+    give = daskcache.cache(format="sql", name="nothing", ignore=["log"])(lambda log: log.append(1))
+    assert (give(calls), give(calls), len(calls)) == (None, None, 1)
+
+
+def test_tables_of_dask_in_a_database(url: str) -> None:
+    dd = pytest.importorskip("dask.dataframe")
+    pdf = pd.DataFrame(
+        {"a": range(10), "c": pd.Categorical(list("ab" * 5))}, index=pd.Index(range(0, 20, 2), name="i")
+    )
+    give = daskcache.cache(format="sql", name="partitions")(lambda: dd.from_pandas(pdf, npartitions=3))
+    give()
+    found = give()
+    assert found.divisions == (0, 8, 14, 18)
+    pd.testing.assert_frame_equal(found.compute(scheduler="threads"), pdf)
+    waiting = give()
+    give(recompute=True)
+    pd.testing.assert_frame_equal(waiting.compute(), pdf)
+
+
+def test_what_is_cleared_is_swept(url: str) -> None:
+    give = daskcache.cache(format="sql", name="swept")(lambda: pd.DataFrame({"a": [1]}))
+    give()
+    (entry,) = (
+        one for one in Catalog(dask.config.get("daskcache.store")).entries() if one.startswith("swept")
+    )
+    listed = "SELECT table_name FROM daskcache_tables WHERE entry LIKE 'swept%'"
+    before = query(url, listed)
+    daskcache.clear(entry)
+    assert daskcache.gc(wait=0).tables == 0
+    assert daskcache.gc(wait=0, grace=0).tables == 1
+    assert len(query(url, listed)) == len(before) - 1
+    assert len(give()) == 1
