@@ -101,7 +101,7 @@ class Documents:
         """
         key = self.key(manifest.version)
         root, pool = (
-            where.partition("?")[0].rstrip("/")
+            stores.describe(where).rstrip("/")
             for where in (self.root, pool_root(self.root, self.namespace, manifest.pool))
         )
         stores.put(self.store, f"{key}.idx", to_idx(manifest))

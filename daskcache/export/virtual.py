@@ -64,6 +64,11 @@ def commit_references(manifest: Manifest, root: str, path: str) -> None:
 
 def _container(root: str) -> tuple[str, Any]:
     path = stores.describe(root)
+    if stores.is_spread(root):
+        raise InvalidInputError(
+            f"Icechunk reads the blocks of one place, and those of {path} are spread over several; export to another format, "
+            "or copy the entry to one place first: daskcache.copy"
+        )
     if "://" not in path:
         prefix = f"file://{quote(path.rstrip('/'))}/"
         return prefix, icechunk.VirtualChunkContainer(prefix, icechunk.local_filesystem_store(path))

@@ -4,7 +4,7 @@ from daskcache.stores.fanout import Fanout
 from daskcache.stores.levels import Level, Levels
 from daskcache.stores.limit import Limit
 from daskcache.stores.migration import migrate
-from daskcache.stores.naming import describe
+from daskcache.stores.naming import describe, is_spread
 from daskcache.stores.objects import (
     create,
     delete,
@@ -35,6 +35,7 @@ __all__ = [
     "find_objects",
     "free_bytes",
     "get",
+    "is_spread",
     "list_dirs",
     "list_objects",
     "list_sizes",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
@@ -12,7 +13,7 @@ from daskcache.locations import PREFIX, Compound, Location, parse_root
 from daskcache.stores.driven import Driven
 from daskcache.stores.faults import redact
 
-__all__ = ["describe", "root_of"]
+__all__ = ["describe", "is_spread", "root_of"]
 
 _ONLY_READ = ("http://", "https://")
 
@@ -38,7 +39,7 @@ def describe(store: Store | str | os.PathLike[str]) -> str:
     if isinstance(store, LocalStore):
         return str(store.root)
     if isinstance(store, Driven) and store.home is not store:
-        return describe(store.home)
+        return "/".join(filter(None, (describe(store.home), getattr(store, "below", ""))))
     if isinstance(store, FsspecStore):
         protocol = store.fs.protocol
         return f"{protocol if isinstance(protocol, str) else protocol[0]}://{store.path.lstrip('/')}"
@@ -52,11 +53,40 @@ def describe(store: Store | str | os.PathLike[str]) -> str:
     return redact(text).partition("#")[0]
 
 
+def is_spread(root: str) -> bool:
+    """Tell whether the blocks of a store lie in several places, so that no path leads to all of them.
+
+    Parameters
+    ----------
+    root : str
+        As `daskcache.locations.to_root` gives it.
+
+    Returns
+    -------
+    bool
+        Whether what keeps all that is written is a fan-out.
+
+    Examples
+    --------
+    >>> is_spread("/data")
+    False
+    """
+    place = parse_root(root)
+    while isinstance(place, Compound) and place.kind == "levels":
+        place = _written(place)[-1]
+    return isinstance(place, Compound)
+
+
+def _written(place: Compound) -> tuple[Location | Compound, ...]:
+    written = [one for one in place.parts if one.write is not False and not _is_read_only(one)]
+    return tuple(written) or place.parts
+
+
 def _home(place: Location | Compound) -> Location:
     if isinstance(place, Location):
         return place
-    written = [one for one in place.parts if one.write is not False and not _is_read_only(one)]
-    return _home((written or place.parts)[-1 if place.kind == "levels" else 0])
+    home = _home(_written(place)[-1 if place.kind == "levels" else 0])
+    return replace(home, url=f"{home.url}/{place.below}") if place.below else home
 
 
 def _is_read_only(place: Location | Compound) -> bool:

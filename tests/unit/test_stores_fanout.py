@@ -16,7 +16,7 @@ from zarr.abc.store import RangeByteRequest, Store
 from zarr.storage import LocalStore, MemoryStore
 
 from daskcache import errors, stores
-from daskcache.config import Settings, pool_root
+from daskcache.config import Settings
 from daskcache.errors import (
     DaskcacheWarning,
     InvalidInputError,
@@ -26,7 +26,7 @@ from daskcache.errors import (
     StoreFullError,
 )
 from daskcache.locations import to_root
-from daskcache.stores import Fanout, Level, Levels, Limit, Share, drive, shares
+from daskcache.stores import Fanout, Levels, Limit, Share, drive, shares
 from daskcache.stores.opened import DiskStore
 from tests.flaky import Flaky, cut, fill, protect, repair
 
@@ -463,28 +463,3 @@ def test_what_is_only_read_is_found_and_stays(tmp_path: Path) -> None:
     stores.put(fanout, "a", b"2")
     assert stores.get(fanout, "a") == b"2"
     assert stores.get(old, "a") == b"1"
-
-
-def test_a_private_pool_lies_in_the_same_stores(tmp_path: Path) -> None:
-    root = to_root({"fanout": [str(tmp_path / "a"), str(tmp_path / "b")]})
-    store, private = stores.open(root), stores.open(pool_root(root, "ours", "private"))
-    for number in range(20):
-        key = f"chunks/00ff/{number:02x}"
-        assert stores.create(private, key, b"1")
-        assert stores.get(store, f"namespaces/ours/@/{key}") == b"1"
-    assert len(stores.list_sizes(private, "chunks/00ff")) == 20
-    assert stores.list_dirs(private, "chunks") == ["00ff"]
-    assert len([*drive.walk(private, "chunks/")]) == 20
-    assert private.daskcache_root == pool_root(root, "ours", "private")  # type: ignore[attr-defined]
-    stores.put(private, "gc/lease.json", b"{}")
-    assert stores.get(store, "namespaces/ours/@/gc/lease.json") == b"{}"
-    assert all((tmp_path / part / "namespaces").is_dir() for part in "ab")
-
-
-def test_the_room_in_a_fan_out_is_that_of_its_disks(tmp_path: Path) -> None:
-    parts = [DiskStore(tmp_path / "a"), DiskStore(tmp_path / "b")]
-    one, both = stores.free_bytes(parts[0]), stores.free_bytes(Fanout(*parts))
-    assert one is not None
-    assert both == pytest.approx(one, rel=0.05), "one disk counts once"
-    assert stores.free_bytes(Fanout(parts[0], MemoryStore())) is None
-    assert stores.free_bytes(Levels(Level(MemoryStore()), Fanout(*parts))) == pytest.approx(one, rel=0.05)
