@@ -72,7 +72,6 @@ MaxSessions 100
 Subsystem sftp {sftp}
 {more}
 """
-_SFTP_SERVER = "/usr/lib/openssh/sftp-server"
 
 
 def sshd(*options: str, more: str = "") -> Service:
@@ -83,7 +82,7 @@ def sshd(*options: str, more: str = "") -> Service:
         subprocess.run(make, check=True)
     shutil.copy(directory / "user_key.pub", directory / "authorized_keys")
     (directory / "files").mkdir()
-    sftp = " ".join([_SFTP_SERVER, *options])
+    sftp = " ".join(["internal-sftp", *options])  # no shell is needed, which not every user has
     (directory / "sshd_config").write_text(_SSHD.format(port=port, directory=directory, sftp=sftp, more=more))
     # As root it takes another identity before a key is asked for, in a directory that Debian's service makes.
     if os.geteuid() == 0:

@@ -257,9 +257,10 @@ def test_connections_are_few_and_kept(place: SftpPlace, server: Service) -> None
     def sessions() -> int:
         assert server.process is not None
         below = psutil.Process(server.process.pid).children(recursive=True)
-        return sum("sftp-server" in " ".join(one.cmdline()) for one in below)
+        return sum("internal-sftp" in " ".join(one.cmdline()) for one in below)
 
     before = sessions()
+    assert before >= 1
     with ThreadPoolExecutor(16) as pool:
         assert all(len(data) == 300_000 for data in pool.map(lambda _: stores.get(store, "a"), range(60)))
     assert sessions() <= before + 1
