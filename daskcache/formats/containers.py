@@ -22,6 +22,7 @@ from daskcache.datasets import BlocksOf, assemble
 from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.formats.base import Encoded, Format, add_format, find_format
 from daskcache.formats.entries import PART, read_part, read_value
+from daskcache.formats.frames import is_dask_frame
 from daskcache.formats.plain import decode_value, encode_value
 from daskcache.manifest import INLINE_LIMIT, Manifest
 from daskcache.parts import Parts, rechunk, split
@@ -149,6 +150,10 @@ def _split_item(value: Any, chunks: Any) -> Parts | None:
     if type(value) is np.ndarray:
         is_plain = value.dtype.kind not in "OT" and value.nbytes <= INLINE_LIMIT
         return None if is_plain else split(value)
+    if is_dask_frame(value):
+        raise UncacheableError(
+            "a table of dask within a container has no form of storage; return it by itself, from a function of its own"
+        )
     try:
         form = find_format(value)
     except UncacheableError:

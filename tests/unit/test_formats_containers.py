@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import dask
 import dask.array as da
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import pytest
@@ -232,6 +233,9 @@ def test_what_has_no_form_is_named_with_the_way_to_it() -> None:
 
     with pytest.warns(DaskcacheWarning, match=r"'a'.*\[1\].*'b'.*object has no JSON form"):
         compute()
+    frame = dd.from_pandas(table().reset_index(), npartitions=1)
+    with pytest.raises(daskcache.UncacheableError, match="table of dask within a container"):
+        split_container([frame])
     itself: list[Any] = [lazy()]
     itself.append(itself)
     with pytest.raises(daskcache.UncacheableError, match="holds itself"):
