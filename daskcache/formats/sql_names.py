@@ -68,7 +68,7 @@ def table_name(store: str, namespace: str, entry: str) -> str:
     Examples
     --------
     >>> table_name("/data", "default", "stations.daily-mean/call-" + 40 * "0")
-    'stations_daily_mean_9cca99fbe5bd'
+    'stations_daily_mean_4f775de1a6b4'
     """
     readable = re.sub(r"[^a-z0-9]+", "_", entry.partition("/")[0].lower()).strip("_")
     readable = readable[-(LONGEST - _DIGITS - 1) :].strip("_")

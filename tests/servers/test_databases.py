@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import signal
@@ -31,6 +32,9 @@ KINDS = [
     pytest.param("sqlite", id="sqlite"),
     pytest.param("postgresql", id="postgresql", marks=pytest.mark.server("postgresql")),
 ]
+
+
+NUMBERS = itertools.count()
 
 
 def credentials() -> dict[str, str]:
@@ -70,7 +74,7 @@ def url(
 def kept(value: Any, **options: Any) -> Any:
     """Give what a second call of a cached function gives, out of the database."""
 
-    @daskcache.cache(cache_args=[], name="kept", format="sql", version=repr(value), **options)
+    @daskcache.cache(cache_args=[], name=f"kept-{next(NUMBERS)}", format="sql", **options)
     def give(value: Any) -> Any:
         return value
 
@@ -132,7 +136,9 @@ def test_what_only_one_database_can_hold(url: str) -> None:
 
 
 def kept_once(value: Any) -> Any:
-    return daskcache.cache(cache_args=[], name="once", format="sql", version=repr(value))(lambda v: v)(value)
+    return daskcache.cache(cache_args=[], name="once", format="sql", version=next(NUMBERS))(lambda v: v)(
+        value
+    )
 
 
 def test_the_table_can_be_queried(url: str) -> None:
@@ -267,7 +273,9 @@ def test_only_rows_that_are_asked_for_are_read(url: str, monkeypatch: pytest.Mon
 
     read: list[int] = []
     real = sql_rows.from_rows
-    monkeypatch.setattr(sql_rows, "from_rows", lambda rows, schema: read.append(len(rows)) or real(rows, schema))
+    monkeypatch.setattr(
+        sql_rows, "from_rows", lambda rows, schema: read.append(len(rows)) or real(rows, schema)
+    )
     days = pd.date_range("2000", periods=366, freq="D", name="time")
 
     def compute() -> pd.DataFrame:
