@@ -78,7 +78,10 @@ class Served(ByRoot, Composed):
         self, url: str, options: Mapping[str, Any] | None = None, *, read_only: bool = False
     ) -> None:
         super().__init__(read_only=read_only)
-        self._given = Given(url.rstrip("/"), dict(options or {}))
+        options = dict(options or {})
+        # It says that the credentials which others need are not meant for this one.
+        known = {name: value for name, value in options.items() if name != "anon"}
+        self._given = Given(url.rstrip("/"), known)
         self._shown = redact(self._given.url)
         password = urlsplit(url).password
         if password:

@@ -12,13 +12,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import daskcache
 from daskcache import secrets, stores
 from daskcache.config import Settings
 from daskcache.errors import InvalidInputError, StoreError
-from tests.servers import services
+from tests.servers import credentials, services
 from tests.servers.conftest import start
 from tests.servers.harness import free_port
 from tests.servers.services import Service, SftpPlace
@@ -27,6 +28,7 @@ from tests.servers.test_secrets import assert_unseen, fail, look_everywhere, pip
 pytestmark = pytest.mark.slow
 
 CANARY = "Kx7-open/sesame@Qz9"
+EXPECTED = np.arange(12) * 2.0
 QUOTED = "Kx7-open%2Fsesame%40Qz9"
 
 
@@ -148,6 +150,26 @@ def test_a_password_for_a_web_server_is_fetched(fetched: Any) -> None:
         stores.get(stores.open(root["url"]), "a")
     with pytest.raises(InvalidInputError, match="hold secrets"):
         Settings.from_config(store=root["url"], storage_options={"password": "open-sesame"})
+
+
+@pytest.mark.server("nginx")
+@pytest.mark.server("redis-server")
+def test_what_is_declared_for_one_store_is_kept_from_another(
+    fetched: Any, guarded: Service, tmp_path: Path
+) -> None:
+    server = start("nginx")
+    assert isinstance(server, Service)
+    name = uuid.uuid4().hex
+    daskcache.persist(pipeline(), "entry", store=server.directory / "files" / name)
+    fetched(password=CANARY, socket_timeout=20)
+    daskcache.secret("storage_options")(credentials.fetch)
+    home = f"redis://127.0.0.1:{guarded.port}/0/{uuid.uuid4().hex}"
+    mirror = {"url": f"{server.endpoint}/{name}", "storage_options": {"anon": True}}
+    assert (daskcache.open("entry", store=[home, mirror]).v.values == EXPECTED).all()
+    daskcache.persist(pipeline(), "own", store=[home, mirror])
+    assert (daskcache.open("own", store=home).v.values == EXPECTED).all()
+    with pytest.raises(InvalidInputError, match="takes no storage options"):
+        stores.open(mirror["url"])
 
 
 @pytest.mark.server("nginx")
