@@ -169,6 +169,28 @@ class Listing:
             self._groups.update({group: found[f"chunks/{group}"] for group in wanted})
             self._asked.update(wanted)
 
+    def has(self, group: str, identity: str) -> bool:
+        """Tell whether an object lies in the pool, whose size is known.
+
+        Parameters
+        ----------
+        group : str
+            The pool's group.
+        identity : str
+            The object's name in it.
+
+        Returns
+        -------
+        bool
+            Whether it is listed.
+
+        Raises
+        ------
+        StoreError
+            The pool cannot be listed.
+        """
+        return identity in self._group(group, identity)
+
     def find(self, block: StoredBlock) -> StoredBlock | None:
         """Look for a block.
 
@@ -239,12 +261,16 @@ class Listing:
             return replace(block, size_bytes=0), None
         # Once, because an id costs a hash, and a file a look.
         name = block.id
-        group = self._groups.get(block.group)
-        if group is None or name not in self._asked.get(block.group, (name,)):
-            group = self._groups[block.group] = self._list(block.group)
-            self._asked.pop(block.group, None)
-        size, written = group.get(name, (0, None))
+        size, written = self._group(block.group, name).get(name, (0, None))
         return None if size < SMALLEST_BYTES else (_with_size(block, size), written)
+
+    def _group(self, group: str, name: str) -> Mapping[str, tuple[int, float | None]]:
+        """Give what a group holds, as far as a name is concerned."""
+        found = self._groups.get(group)
+        if found is None or name not in self._asked.get(group, (name,)):
+            found = self._groups[group] = self._list(group)
+            self._asked.pop(group, None)
+        return found
 
     def _list(self, group: str) -> Mapping[str, tuple[int, float | None]]:
         prefix = f"chunks/{group}"

@@ -14,7 +14,7 @@ import numpy as np
 
 from daskcache import stores
 from daskcache.catalog import Catalog, RunRecord, Wanted
-from daskcache.chunks import ChunkSpec, encode, group_of, read_checksum, read_inner_ranges
+from daskcache.chunks import ChunkSpec, block_key, encode, group_of, read_checksum, read_inner_ranges
 from daskcache.config import Codecs, Settings
 from daskcache.datasets import Outline, PackedBlocks, in_memory_blocks
 from daskcache.errors import EntryNotFoundError, SourceChangedError, StoreError
@@ -186,18 +186,25 @@ class Publication:
             # Readers who see blocks as a regular grid find the offsets in the objects.
             has_offsets = variable.inline is None and variable.grid.kind == "inner"
             if variable.inline is None:
-                for block, stored in enumerate(PackedBlocks(self.settings.pool_root, variable)):
-                    receipt = self._look(listing, stored, given.get((number, block)), has_offsets=has_offsets)
+                blocks = PackedBlocks(self.settings.pool_root, variable)
+                for block, index in enumerate(variable.grid.indices()):
+                    receipt = given.get((number, block))
+                    if receipt is None:
+                        receipt = self._look(listing, blocks(index), has_offsets=has_offsets)
+                    elif receipt.size_bytes and not listing.has(receipt.group, receipt.id):
+                        raise self._gone(block_key(receipt.group, receipt.id))
                     sizes[block] = receipt.size_bytes
-                    place = int(stored.group, 16), stored.token, receipt.size_bytes
-                    checksum, digest = (0, b"") if receipt.created else known.get(place, (0, b""))
+                    checksum, digest = 0, b""
+                    if known and not receipt.created:
+                        place = int(variable.groups[block]), variable.tokens[block].tobytes()
+                        checksum, digest = known.get((*place, receipt.size_bytes), (0, b""))
                     # Another object may have taken its place since.
                     if digest and (not receipt.checksum or checksum in (0, receipt.checksum)):
                         digests[block] = np.frombuffer(digest, "u1")
                     checksums[block] = receipt.checksum or checksum
                     inner.extend(receipt.inner or () if has_offsets else ())
                     if receipt.size_bytes and not checksums[block]:
-                        unknown[block] = stored
+                        unknown[block] = blocks(index)
                 checksums[list(unknown)] = unreported.find(unknown.values())
             variables.append(
                 dataclasses.replace(
@@ -232,21 +239,20 @@ class Publication:
                 found[group, token.tobytes(), size_bytes] = checksum, digest
         return found
 
-    def _look(
-        self, listing: Listing, block: StoredBlock, receipt: Receipt | None, *, has_offsets: bool
-    ) -> Receipt:
+    def _look(self, listing: Listing, block: StoredBlock, *, has_offsets: bool) -> Receipt:
         found = listing.find(block)
         if found is None:
-            raise BlocksGoneError(
-                f"{block.key} has gone from store {stores.describe(self.settings.store)} since it was looked up; "
-                "run again, which computes it again"
-            )
-        if receipt is not None:
-            return receipt
+            raise self._gone(block.key)
         inner = None
         if block.spec.inner_shape is not None and has_offsets:
             inner = read_inner_ranges(stores.open(block.root), block.key, block.spec)
         return Receipt(block.group, block.id, found.size_bytes or 0, None, inner, created=False)
+
+    def _gone(self, key: str) -> BlocksGoneError:
+        return BlocksGoneError(
+            f"{key} has gone from store {stores.describe(self.settings.store)} since it was looked up; "
+            "run again, which computes it again"
+        )
 
 
 class _Unreported:

@@ -230,10 +230,8 @@ def write_all(descriptor: int, data: Buffer) -> None:
 
 
 def _remove(path: str) -> None:
-    try:
+    with contextlib.suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def exists(path: str) -> bool:
@@ -317,6 +315,9 @@ class Files(Mapping[str, tuple[int, float | None]]):
             if status is not None and stat.S_ISREG(status.st_mode):
                 return status.st_size, status.st_mtime
         raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
