@@ -58,10 +58,14 @@ def _index(fp: Fingerprinter, obj: Any) -> Node:
         levels, codes = tuple(obj.levels), tuple(obj.codes)
         return _parts(fp, b"index", type=kind, levels=levels, codes=codes, names=tuple(obj.names))
     frequency = getattr(obj, "freq", None)
+    values = obj.array
+    if (
+        _type_name(values) in {"DatetimeArray", "TimedeltaArray"}
+        and getattr(values, "freq", None) is not None
+    ):
+        values = values.view(values.dtype)  # pandas 3.0 keeps an index's frequency in its values as well
     own = {"metadata": kept} if (kept := _metadata(obj)) else {}
-    return _parts(
-        fp, b"index", type=kind, values=obj.array, names=tuple(obj.names), frequency=frequency, **own
-    )
+    return _parts(fp, b"index", type=kind, values=values, names=tuple(obj.names), frequency=frequency, **own)
 
 
 @handles_subclasses("pandas:Series")
