@@ -201,7 +201,7 @@ def test_times_are_the_servers(place: RedisPlace) -> None:
     seconds, _ = store._client.time()
     ((_, written),) = stores.list_objects(store, "a").values()
     assert written is not None
-    assert abs(written - seconds) < 5
+    assert abs(written - seconds) < 60
     # A machine that slept is found out: its clock and what it counts have come apart.
     clock = store._clock
     clock._seen = (clock._seen[0] - 1000, clock._seen[1], clock._seen[2] - 1000)
