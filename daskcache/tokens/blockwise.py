@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -91,7 +92,8 @@ class BlockwiseLayer:
         if len(coords) != len(self._shape):
             return False
         for i, n in zip(coords, self._shape, strict=True):  # noqa: SIM110 -- a generator costs three times as much
-            if not (isinstance(i, int) and 0 <= i < n):
+            # As a number in a set: libraries write keys with numpy's integers.
+            if not (0 <= i < n if type(i) is int else i in range(n)):
                 return False
         return True
 
@@ -190,7 +192,7 @@ class _Template:
     def __init__(
         self,
         pieces: list[bytes],
-        blocks: list[tuple[int, str, list[int]]],
+        blocks: list[tuple[int, str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]],
         others: list[tuple[int, Callable[[tuple[Any, ...]], Any]]],
     ) -> None:
         self._pieces = pieces
@@ -219,7 +221,7 @@ class _Template:
                 pieces[-1] += frame(part)
         return cls(
             pieces,
-            [(number, *blocks[slot]) for number, slot in slots if slot in blocks],
+            [(number, blocks[slot][0], _pick(blocks[slot][1])) for number, slot in slots if slot in blocks],
             [(number, inputs[slot]) for number, slot in slots if slot not in blocks],
         )
 
@@ -227,8 +229,8 @@ class _Template:
         self, coords: tuple[Any, ...], outer: Scope, tokens: Mapping[Key, Any], waiting: list[Key]
     ) -> bytes | None:
         pieces = self._pieces.copy()
-        for number, name, positions in self._blocks:
-            key = (name, *[coords[p] for p in positions])
+        for number, name, pick in self._blocks:
+            key = (name, *pick(coords))
             found = tokens.get(key)
             if found is None:
                 if outer.tokens.is_value(key):
@@ -244,6 +246,13 @@ class _Template:
         for number, make in self._others:
             pieces[number] = outer.token(make(coords))
         return outer.tokens.fingerprinter.digester.digest_framed(b"".join(pieces))
+
+
+def _pick(positions: list[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """Give what picks some numbers of a tuple, in a third of the time that a list of them takes."""
+    if len(positions) > 1:
+        return operator.itemgetter(*positions)
+    return operator.itemgetter(slice(positions[0], positions[0] + 1) if positions else slice(0))
 
 
 def _constant(node: Any, coords: tuple[Any, ...]) -> Any:

@@ -189,11 +189,13 @@ class Direct:
             return self._reference(arg.target, waiting)
         tag = _CONTAINERS.get(kind)
         if tag is not None:
-            parts = []
+            parts, tokens = [], self._tokens
             for element in arg.args:
-                found = self._argument(element, waiting)
-                if found is None:
-                    return None
+                found: Any = tokens.get(element.key) if type(element) is TaskRef else None
+                if type(found) is not bytes:
+                    found = self._argument(element, waiting)
+                    if found is None:
+                        return None
                 parts.append(found)
             return self._combine(tag, parts)
         return None if isinstance(arg, GraphNode | TaskRef) else self._value(arg)
