@@ -234,6 +234,23 @@ def test_what_is_selected_of_what_is_only_read_is_read_as_without(store_root, tm
         assert objects(store_root)
 
 
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs", "auto"])
+def test_groups_over_two_dimensions(store_root, policy):
+    """Of each block by itself flox makes keys with numpy's integers."""
+
+    def grouped():
+        x = xr.Dataset({"x": (("a", "b", "c"), np.arange(24.0).reshape(2, 2, 6))}).chunk(a=1)
+        by = xr.DataArray(np.array([[0.0, 0.0], [1.0, 1.0]]), dims=("a", "b"), name="by")
+        return (x + 1).groupby(by).mean(method="blockwise")
+
+    expected = grouped().compute()
+    with daskcache.activate(policy="outputs"):
+        (grouped() + 1).compute()
+    with daskcache.activate(policy=policy):
+        for _ in range(2):
+            xr.testing.assert_identical(grouped().compute(), expected)
+
+
 def as_array(block):
     producers._note()
     return np.asarray(block.sum())

@@ -23,6 +23,7 @@ import xarray as xr
 import zarr
 from dask import delayed
 from dask.core import flatten
+from dask.highlevelgraph import HighLevelGraph
 from distributed import Client
 
 from daskcache.checkpoints import mark_block
@@ -416,3 +417,18 @@ def test_a_lock_changes_no_read(tmp_path: Path, inline: bool) -> None:
         assert found(True, lock=True) == plain
         # A numpy array is one, whether asked for or not.
         assert (found(False) == found(False, lock=True) == plain) == (source is VALUES)
+
+
+def renamed_blocks(number: Callable[[int], Any], start: int) -> da.Array:
+    """Make an array whose blocks are named anew, as flox does it: by keys with numbers of some type."""
+    x = da.arange(start, start + 12, chunks=3) + 1
+    layer = {("renamed", i): (x.name, number(i)) for i in range(4)}
+    graph = HighLevelGraph.from_collections("renamed", layer, dependencies=[x])
+    return da.Array(graph, "renamed", x.chunks, dtype=x.dtype) * 2
+
+
+@pytest.mark.parametrize("number", [int, np.int64, np.uint8, float])
+def test_a_block_is_known_by_a_number_of_any_type(number: Callable[[int], Any]) -> None:
+    expected = token_of(renamed_blocks(int, 0))
+    assert token_of(renamed_blocks(number, 0)) == expected
+    assert token_of(renamed_blocks(number, 1)) != expected
