@@ -51,7 +51,14 @@ class Gateway(Server):
 
     def start(self) -> None:
         if not (self.root / "ready").exists():
-            self._start_store()
+            try:
+                self._start_store()
+            except BaseException:
+                # The next test begins anew, and does not fail of what is left.
+                self.close()
+                self.below.clear()
+                self.root.mkdir()
+                raise
         super().start()
         _run(
             self.root, "radosgw-admin", "user", "create", "--uid=tests", "--display-name=tests",
