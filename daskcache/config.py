@@ -15,6 +15,7 @@ import platformdirs
 import yaml
 from dask.utils import parse_timedelta
 
+from daskcache.configuration import apply_files
 from daskcache.errors import InvalidInputError
 from daskcache.locations import join_root, to_root
 
@@ -45,8 +46,27 @@ _YAML = Path(__file__).parent / "daskcache.yaml"
 def load_defaults() -> None:
     """Merge the shipped ``daskcache.yaml`` into dask's configuration, below what the user set."""
     dask.config.ensure_file(source=str(_YAML))
+    defaults = read_defaults()
+    dask.config.update_defaults(defaults)
+    apply_files(defaults)
+
+
+def read_defaults() -> dict[str, Any]:
+    """Read the settings that are shipped.
+
+    Returns
+    -------
+    dict
+        As dask's configuration has them.
+
+    Examples
+    --------
+    >>> read_defaults()["daskcache"]["namespace"]
+    'default'
+    """
     with _YAML.open(encoding="utf-8") as file:
-        dask.config.update_defaults(yaml.safe_load(file))
+        found: dict[str, Any] = yaml.safe_load(file)
+    return found
 
 
 def default_store() -> str:

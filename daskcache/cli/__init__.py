@@ -6,9 +6,9 @@ alone needs is imported when it runs.
 
 # First: without click, it says what to install.
 from daskcache_command import cache, main  # isort: skip
-from daskcache.cli import demo, entries, export, forgetting, run, transfer, verify
+from daskcache.cli import config, demo, entries, export, forgetting, run, transfer, verify
 
 __all__ = ["cache", "main"]
 
 # Importing a module adds its commands to the group.
-_FAMILIES = (demo, entries, export, forgetting, run, transfer, verify)
+_FAMILIES = (config, demo, entries, export, forgetting, run, transfer, verify)
