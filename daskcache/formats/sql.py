@@ -114,7 +114,8 @@ class SqlKeeper:
 
             merged = merge(holding, Parts(read), living, own, rows, keys)
             table = layout(self.table, dialect, from_template(merged.holding.template))
-            if holding is None:
+            if len(merged.holding.ledger.contributions) == 1:
+                # Nothing stays of other calls, whose columns may have been others.
                 self._drop(connection, table, is_ours=before is not None)
                 table.create(connection)
             else:

@@ -164,6 +164,24 @@ def test_what_does_not_fit_is_an_error_and_changes_nothing(form: str) -> None:
     assert fill({"k": [1], "v": [1.0]}).to_dict("list") == {"k": [1], "v": [1.0]}
 
 
+def test_other_columns_where_nothing_of_other_calls_stays(form: str) -> None:
+    fill = Filled(form, upsert=True)
+    fill({"k": [1], "v": [1.0]})
+    assert fill({"k": [1], "w": ["x"]}, recompute=True, upsert=False).to_dict("list") == {
+        "k": [1],
+        "w": ["x"],
+    }
+
+    kinds: list[type] = [float]
+
+    @daskcache.cache(format=form, upsert_keys=["k"], cache_args=[], ignore=["kinds"], upsert=True)
+    def own(kinds: list[type]) -> pd.DataFrame:
+        return pd.DataFrame({"k": [1], "v": pd.Series([2]).astype(kinds[0])})
+
+    own(kinds)
+    assert own([str], recompute=True)["v"].tolist() == ["2"]
+
+
 def test_indexes_and_categories_of_filled_tables(form: str) -> None:
     kind = pd.CategoricalDtype(["x", "y", "z"])
 
