@@ -18,7 +18,7 @@ from daskcache.formats.database import Database, sqlalchemy
 from daskcache.formats.holding import Holding, Parts, Rows, merge
 from daskcache.formats.ledger import Contribution, Ledger, Writing
 from daskcache.formats.sql_names import INDEX, PART, digest_of, table_name
-from daskcache.formats.sql_rows import insert_part, layout, read_part, select_rows
+from daskcache.formats.sql_rows import insert_part, layout, read_columns, read_part, select_rows
 from daskcache.manifest import Manifest
 
 __all__ = ["SQL", "SqlKeeper"]
@@ -108,9 +108,16 @@ class SqlKeeper:
             holding = None if is_new or before is None else before[0]
             living = Ledger() if holding is None else holding.ledger.living(how.is_changed)
 
+            keyed: dict[int, Any] = {}
+
             def read(part: int, names: Sequence[str] | None) -> Any:
                 assert holding is not None
-                return read_part(connection, self.table, dialect, holding, part, names)
+                if names is None:
+                    return read_part(connection, self.table, dialect, holding, part)
+                if not keyed:
+                    # Of all parts at once, however many calls there were.
+                    keyed.update(read_columns(connection, self.table, dialect, holding, names))
+                return keyed[part]
 
             merged = merge(holding, Parts(read), living, own, rows, keys)
             table = layout(self.table, dialect, from_template(merged.holding.template))

@@ -15,7 +15,7 @@ from daskcache.formats.holding import Holding
 from daskcache.formats.sql_names import PART, ROW, column_names
 from daskcache.formats.sql_types import column_type, condition, from_rows, to_rows
 
-__all__ = ["insert_part", "layout", "read_part", "select_rows"]
+__all__ = ["insert_part", "layout", "read_columns", "read_part", "select_rows"]
 
 _BATCH = 10_000
 
@@ -98,9 +98,7 @@ def insert_part(connection: Any, table: Any, part: int, contents: Contents, dial
             ) from None
 
 
-def read_part(
-    connection: Any, name: str, dialect: str, holding: Holding, part: int, names: Sequence[str] | None = None
-) -> Any:
+def read_part(connection: Any, name: str, dialect: str, holding: Holding, part: int) -> Any:
     """Read the rows of a part.
 
     Parameters
@@ -115,8 +113,6 @@ def read_part(
         What the table holds.
     part : int
         The part's number.
-    names : sequence of str, optional
-        The columns that are wanted; by default all.
 
     Returns
     -------
@@ -126,14 +122,48 @@ def read_part(
     sa = sqlalchemy()
     template = from_template(holding.template)
     table = layout(name, dialect, template)
-    chosen = range(len(template.column_names))
-    if names is not None:
-        chosen = [template.column_names.index(name) for name in names]  # type: ignore[assignment]
-        template = template.select(list(names))
-    columns = [table.c[f"c{number}"] for number in chosen]
+    columns = list(table.columns)[2:]
     query = sa.select(table.c[ROW], *columns).where(table.c[PART] == part).order_by(table.c[ROW])
     rows = connection.execute(query).all()
     return restore(from_rows([row[1:] for row in rows], template.schema), template)
+
+
+def read_columns(
+    connection: Any, name: str, dialect: str, holding: Holding, names: Sequence[str]
+) -> dict[int, Any]:
+    """Read some columns of all parts, in one query.
+
+    Parameters
+    ----------
+    connection : sqlalchemy.Connection
+        In a transaction.
+    name : str
+        The table's.
+    dialect : str
+        ``sqlite`` or ``postgresql``.
+    holding : Holding
+        What the table holds.
+    names : sequence of str
+        The columns.
+
+    Returns
+    -------
+    dict of int to pyarrow.Table
+        By part.
+    """
+    sa = sqlalchemy()
+    whole = from_template(holding.template)
+    table = layout(name, dialect, whole)
+    template = whole.select(list(names))
+    columns = [table.c[f"c{whole.column_names.index(one)}"] for one in names]
+    rows: dict[int, list[Any]] = {part: [] for part in holding.pieces}
+    for part, *values in connection.execute(
+        sa.select(table.c[PART], *columns).order_by(table.c[PART], table.c[ROW])
+    ):
+        # Others are not of the table as it is known.
+        if part in rows:
+            rows[part].append(values)
+    return {part: restore(from_rows(found, template.schema), template) for part, found in rows.items()}
 
 
 def select_rows(
