@@ -162,7 +162,8 @@ def identify_value(obj: Delayed, settings: Settings) -> tuple[bytes, GraphTokens
     Examples
     --------
     >>> from dask.delayed import delayed
-    >>> identify_value(delayed(1), Settings())[0] == identify_value(delayed(1), Settings())[0]
+    >>> settings = Settings("memory://doc-identify-value")
+    >>> identify_value(delayed(1), settings)[0] == identify_value(delayed(1), settings)[0]
     True
     """
     graph: Any = obj.__dask_graph__()
