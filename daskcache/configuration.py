@@ -17,7 +17,9 @@ __all__ = ["Layer", "Value", "apply_files", "find_layers", "find_values"]
 
 SECTION = "daskcache"
 # What lies below is named by the user.
-_OPAQUE = frozenset(["store", "storage-options", "namespaces", "sources.aliases", "code.versions"])
+_OPAQUE = frozenset(["store", "storage-options", "stores", "namespaces", "sources.aliases", "code.versions"])
+# Whoever gives away a directory must not decide that what lies in a store of theirs is run.
+_OF_THE_USER = "functions.pickle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ def find_layers(defaults: Mapping[str, Any]) -> tuple[Layer, ...]:
     Raises
     ------
     InvalidInputError
-        A file is no TOML, or holds no table where one belongs.
+        A file is no TOML, or holds no table where one belongs, or a project's says which stores may run code.
 
     Examples
     --------
@@ -87,7 +89,7 @@ def apply_files(defaults: Mapping[str, Any]) -> None:
     Warns
     -----
     DaskcacheWarning
-        A file is no TOML, or holds no table where one belongs; then all of these files are left out.
+        A file is no TOML, or holds what does not belong there; then all of these files are left out.
     """
     try:
         # Most have none; the others are read once more.
@@ -166,7 +168,13 @@ def _toml_layers(*, home: bool) -> Iterator[Layer]:
             document = document.get("tool", {}).get(SECTION, {})
         if not isinstance(document, Mapping):
             raise InvalidInputError(f"{path}: tool.daskcache is {document!r}; expected a table")
-        yield Layer(str(path), _flatten(document))
+        values = _flatten(document)
+        if not home and _OF_THE_USER in values:
+            raise InvalidInputError(
+                f"{path} sets {_OF_THE_USER}; which stores may run code is for their user to say, in the home directory, "
+                "dask's own files, the environment or the code"
+            )
+        yield Layer(str(path), values)
 
 
 def _flatten(values: Any, prefix: str = "") -> dict[str, Any]:

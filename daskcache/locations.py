@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
+import dask.config
 from dask.utils import parse_bytes
 
 from daskcache.errors import InvalidInputError
@@ -35,6 +36,7 @@ PREFIX = "daskcache:"
 """How a root begins that is more than a path or URL."""
 
 _CLIENTS = ("fsspec", "obstore")
+_NAME = re.compile(r"[A-Za-z][\w.-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +109,10 @@ def to_root(store: object, storage_options: Mapping[str, Any] | None = None) -> 
     Parameters
     ----------
     store : str, path, mapping, sequence or store
-        A path or URL; a mapping of `Location`'s fields; a mapping of ``levels`` to a sequence of such, fastest
-        first, or the sequence itself; a mapping of ``fanout`` to a sequence of such; a store that `daskcache.stores`
-        opened; or what this function gave. Levels and fan-outs may be parts of each other.
+        A path or URL; a name that ``daskcache.stores`` configures; a mapping of `Location`'s fields; a mapping of
+        ``levels`` to a sequence of such, fastest first, or the sequence itself; a mapping of ``fanout`` to a sequence of
+        such; a store that `daskcache.stores` opened; or what this function gave. Levels and fan-outs may be parts of each
+        other.
     storage_options : mapping, optional
         fsspec's options for remote stores among them that have none of their own.
 
@@ -288,12 +291,42 @@ def _place(
         store = store.daskcache_root
     if isinstance(store, str) and store.startswith(PREFIX):
         return parse_root(store)
+    # What came out of `to_root` says all: another process has other names.
+    if not complete:
+        store = _resolve(store)
     if isinstance(store, Sequence) and not isinstance(store, str | bytes):
         store = {"levels": store}
     kind = next((kind for kind in _KINDS if isinstance(store, Mapping) and kind in store), None)
     if kind is None:
         return _location(store, options, complete)
     return _compound(store, options, complete, is_part)
+
+
+def _resolve(store: Any, seen: tuple[str, ...] = ()) -> Any:
+    """Put what the configuration calls by a name in place of the name."""
+    name = store.get("url") if isinstance(store, Mapping) else store
+    found = dask.config.get("daskcache.stores", None) or {}
+    if not isinstance(found, Mapping):
+        raise InvalidInputError(f"daskcache.stores is {found!r}; expected a mapping of names to stores")
+    names = {str(key).replace("_", "-"): value for key, value in found.items()}
+    unfit = sorted(key for key in names if not _NAME.fullmatch(key))
+    if unfit:
+        raise InvalidInputError(
+            f"daskcache.stores has the names {unfit}; expected letters, digits, '.', '_' and '-', from a letter on"
+        )
+    if not isinstance(name, str) or (known := name.replace("_", "-")) not in names:
+        return store
+    if known in seen:
+        raise InvalidInputError(
+            f"daskcache.stores: {' is '.join((*seen, known))}; expected a path, a URL or levels"
+        )
+    named = _resolve(names[known], (*seen, known))
+    if not isinstance(store, Mapping):
+        return named
+    if not isinstance(named, Mapping):
+        named = {"levels" if isinstance(named, Sequence) and not isinstance(named, str) else "url": named}
+    marks = {str(key).replace("_", "-"): value for key, value in store.items() if key != "url"}
+    return {str(key).replace("_", "-"): value for key, value in named.items()} | marks
 
 
 def _compound(

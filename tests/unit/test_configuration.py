@@ -8,7 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import dask
+import dask.array as da
 import pytest
+
+import daskcache
+from daskcache.errors import InvalidInputError
+from daskcache.locations import to_root
 
 PROGRAM = """
 import sys, dask
@@ -90,3 +96,95 @@ def test_a_file_that_is_no_toml_is_left_out_with_a_warning(home: Path) -> None:
         configured(home)
     assert "is no TOML" in caught.value.stderr
     assert "files that configure daskcache are left out" in caught.value.stderr
+
+
+def test_a_project_cannot_say_which_stores_may_run_code(home: Path) -> None:
+    (home / "project").mkdir()
+    path = home / "project/pyproject.toml"
+    path.write_text(
+        "[tool.daskcache]\nnamespace = 'ours'\n[tool.daskcache.functions]\npickle = ['/tmp/theirs']\n"
+    )
+    program = PROGRAM.replace(
+        "import daskcache\n", "import warnings; warnings.simplefilter('ignore'); import daskcache\n", 1
+    )
+    shown = "import dask; print(dask.config.get('daskcache.functions.pickle'), dask.config.get('daskcache.namespace'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program.partition("from daskcache.cli")[0] + shown],
+        cwd=home / "project",
+        env={**os.environ, "HOME": str(home), "DASK_CONFIG": str(home / "dask")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["[]", "default"]
+    write(home, "home", "unused")
+    (home / ".daskcache.toml").write_text("[functions]\npickle = ['/tmp/mine']\n")
+    path.unlink()
+    assert configured(home)["daskcache.functions.pickle"] == (["/tmp/mine"], str(home / ".daskcache.toml"))
+
+
+NAMED = {
+    "near": "memory://near",
+    "far_away": {"url": "memory://far", "max-object": "1 MiB"},
+    "both": [{"url": "near", "write": False}, "far-away"],
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "root"),
+    [
+        ("near", "memory://near"),
+        ("far-away", {"url": "memory://far", "max_object": "1 MiB"}),
+        ("far_away", {"url": "memory://far", "max_object": "1 MiB"}),
+        (
+            {"url": "far-away", "read-only": True, "max_object": 5},
+            {"url": "memory://far", "max_object": 5, "read_only": True},
+        ),
+        ("both", [{"url": "memory://near", "write": False}, {"url": "memory://far", "max_object": "1 MiB"}]),
+        (
+            {"url": "both", "read_only": True},
+            {
+                "levels": [
+                    {"url": "memory://near", "write": False},
+                    {"url": "memory://far", "max_object": "1 MiB"},
+                ],
+                "read_only": True,
+            },
+        ),
+        ({"fanout": ["near", "both"]}, {"fanout": ["memory://near", NAMED["both"]]}),
+        ("./near", str(Path("near").absolute())),
+    ],
+)
+def test_names_stand_for_stores(given: object, root: object) -> None:
+    with dask.config.set({"daskcache.stores": NAMED}):
+        found, expected = to_root(given), to_root(root)
+    assert found == expected
+    # Workers have no names.
+    assert to_root(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ({"a": "b", "b": {"url": "a"}}, "a is b is a"),
+        ({"a b": "/x"}, r"has the names \['a b'\]"),
+        (["a"], "expected a mapping of names"),
+        ({"a": 3}, "expected a path or a URL"),
+        ({"a": "s3://me:pass@bucket"}, "holds a secret"),
+    ],
+)
+def test_names_that_stand_for_nothing(names: object, message: str) -> None:
+    with (
+        dask.config.set({"daskcache.stores": names}),
+        pytest.raises(InvalidInputError, match=message) as caught,
+    ):
+        to_root("a")
+    assert "pass" not in str(caught.value)
+
+
+def test_what_is_stored_by_name_is_opened_by_place(tmp_path: Path) -> None:
+    named = {"lab": str(tmp_path / "lab"), "copy": {"url": str(tmp_path / "copy")}}
+    with dask.config.set({"daskcache.stores": named, "daskcache.store": ["copy", "lab"]}):
+        daskcache.persist(da.arange(6, chunks=2), "numbers")
+        assert daskcache.open("numbers", store="lab").compute().tolist() == [0, 1, 2, 3, 4, 5]
+    assert daskcache.open("numbers", store=tmp_path / "lab").sum().compute() == 15
