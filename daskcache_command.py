@@ -21,6 +21,7 @@ __all__ = ["COMMANDS", "cache", "main"]
 
 COMMANDS = {
     "clear": "Drop NAME, which is ENTRY or ENTRY@VERSION; its blocks go with a later gc.",
+    "config": "Show all settings as they hold here; secrets are not shown.",
     "copy": (
         "Copy NAME, which is ENTRY or ENTRY@VERSION, or the namespace to the store TARGET: what is missing there."
     ),

@@ -420,6 +420,7 @@ def test_a_record_is_refreshed_while_its_run_lasts(store_root: Path) -> None:
     catalog = Catalog(str(store_root))
     seen = threading.Event()
 
+    @daskcache.version("1")
     def watch(block: Any) -> Any:
         (path,) = (store_root / "runs").iterdir()
         first = path.stat().st_mtime_ns
