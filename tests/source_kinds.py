@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -216,7 +217,13 @@ def _open_references(root: Path, count: int) -> Any:
     parts = []
     for part in range(count):
         with (root / f"{part}.nc").open("rb") as file:
-            references = SingleHdf5ToZarr(file, str(root / f"{part}.nc"), inline_threshold=0).translate()
+            # It waits for Zarr's thread while it holds h5py's lock, which that thread needs where it is the one that
+            # frees a file that h5py has left in a cycle.
+            gc.disable()
+            try:
+                references = SingleHdf5ToZarr(file, str(root / f"{part}.nc"), inline_threshold=0).translate()
+            finally:
+                gc.enable()
         mapper = fsspec.filesystem("reference", fo=references, skip_instance_cache=True).get_mapper("")
         opened = xr.open_dataset(mapper, engine="zarr", chunks={}, backend_kwargs={"consolidated": False})
         parts.append(opened.v.data)

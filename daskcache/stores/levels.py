@@ -166,9 +166,18 @@ class Levels(Composed):
     # Reading
 
     def origins(self, key: str) -> tuple[Store, ...]:
-        """Give the stores that have what is read under a key: those whose word counts, then copies of what never changes.
+        """Give the stores that have what is read under a key.
 
-        None for what may change and lies in several: a copy or a mirror may be older, and is read all the same.
+        Parameters
+        ----------
+        key : str
+            The key.
+
+        Returns
+        -------
+        tuple of zarr.abc.store.Store
+            Those whose word counts, then copies of what never changes. None for what may change and lies in several: a
+            copy or a mirror may be older, and is read all the same.
         """
         authorities, readers = self._authorities(), self._readers(key)
         if len(readers) > 1 and (self.fixed is None or not self._is_fixed(key)):

@@ -242,6 +242,9 @@ class _Link:
         self._client = client
         self._plug = plug
         self.wire = wire
+        # Also where the store is dropped: an agent's connection stays open else.
+        self._end = weakref.finalize(self, _end, client, plug, os.getpid())
+        self._end.atexit = False
 
     @property
     def is_open(self) -> bool:
@@ -249,10 +252,16 @@ class _Link:
         return transport is not None and transport.is_active()
 
     def close(self) -> None:
-        # Of a connection that is no more, nothing is left to say.
-        with contextlib.suppress(OSError, EOFError):
-            self._client.close()
-        self._plug.close()
+        self._end()
+
+
+def _end(client: Any, plug: socket.socket, pid: int) -> None:
+    if os.getpid() != pid:
+        return
+    # Of a connection that is no more, nothing is left to say.
+    with contextlib.suppress(OSError, EOFError):
+        client.close()
+    plug.close()
 
 
 def _clear(error: Exception) -> OSError:

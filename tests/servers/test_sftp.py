@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import shutil
@@ -127,6 +128,8 @@ def test_an_agent_is_asked(
         monkeypatch.setenv("SSH_AUTH_SOCK", str(agent))
         subprocess.run(["ssh-add", "-q", str(server.directory / "user_key")], check=True)
         assert stores.get(opened(place, key_filename=None), "a") is None
+        # What is still open would be complained about.
+        gc.collect()
     finally:
         process.kill()
         process.wait()
