@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import uuid
-from collections.abc import Buffer, Iterator, Mapping
+from collections.abc import Buffer
 from itertools import count
 
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
@@ -286,44 +286,6 @@ def list_objects(path: str) -> dict[str, tuple[int, float | None]]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return found
-
-
-class Files(Mapping[str, tuple[int, float | None]]):
-    """The files of a directory, each looked at only when it is asked for: a look costs six times as much as a name.
-
-    Parameters
-    ----------
-    path : str
-        The directory; one that is missing has no files.
-
-    Examples
-    --------
-    >>> len(Files("/nowhere/at/all"))
-    0
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-        try:
-            self._names = frozenset(os.listdir(path))
-        except (FileNotFoundError, NotADirectoryError):
-            self._names = frozenset()
-
-    def __getitem__(self, name: str) -> tuple[int, float | None]:
-        with contextlib.suppress(FileNotFoundError):  # deleted since the directory was read
-            status = os.stat(f"{self._path}/{name}") if name in self._names else None
-            if status is not None and stat.S_ISREG(status.st_mode):
-                return status.st_size, status.st_mtime
-        raise KeyError(name)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
 
 
 def is_temporary(name: str) -> bool:

@@ -1,7 +1,9 @@
-"""Looking many objects up in buckets that hold more: several pages at once, where the names say how many there are."""
+"""Looking many objects up where more lie: in buckets several pages at once, where the names say how many there are."""
 
 from __future__ import annotations
 
+import os
+import stat
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -12,11 +14,11 @@ from typing import Any, NamedTuple
 from zarr.abc.store import Store
 from zarr.storage import LocalStore, ObjectStore
 
-from daskcache.stores import drive, local
+from daskcache.stores import drive
 from daskcache.stores.faults import translating
 from daskcache.stores.naming import describe
 
-__all__ = ["Objects", "find_many", "find_objects", "list_many"]
+__all__ = ["Files", "Objects", "find_many", "find_objects", "list_many"]
 
 # Keys that a server gives in one answer, how many are listed one after another, in how many ranges a prefix is listed
 # at most, and how many requests are made at once.
@@ -24,6 +26,8 @@ _PAGE = 1000
 _KEYS_OF_RANGE = 5 * _PAGE
 _RANGES = 16
 _WIDTH = 16
+# So many files that are not there are looked for before all names of a directory are read.
+_FEW = 64
 
 
 class Objects(Mapping[str, tuple[int, float | None]]):
@@ -60,6 +64,67 @@ class Objects(Mapping[str, tuple[int, float | None]]):
 
     def __len__(self) -> int:
         return len(self._numbers)
+
+
+class Files(Mapping[str, tuple[int, float | None]]):
+    """The files of a directory, each looked at only when it is asked for: all names are read once many are not there.
+
+    Parameters
+    ----------
+    path : str
+        The directory; one that is missing has no files.
+
+    Examples
+    --------
+    >>> len(Files("/nowhere/at/all"))
+    0
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._missed = 0
+        self._listed: frozenset[str] | None = None
+        try:
+            # One that cannot be read is an error from the beginning.
+            os.scandir(path).close()
+        except (FileNotFoundError, NotADirectoryError):
+            self._listed = frozenset()
+
+    @property
+    def _names(self) -> frozenset[str]:
+        if self._listed is None:
+            try:
+                self._listed = frozenset(os.listdir(self._path))
+            except (FileNotFoundError, NotADirectoryError):
+                self._listed = frozenset()
+            except OSError:
+                with translating(self._path, "list files"):
+                    raise
+        return self._listed
+
+    def __getitem__(self, name: str) -> tuple[int, float | None]:
+        # A look costs six times as much as a name does; but names are read of all, and most may be others'.
+        if self._missed < _FEW or name in self._names:
+            try:
+                status = os.stat(f"{self._path}/{name}")
+                if stat.S_ISREG(status.st_mode):
+                    return status.st_size, status.st_mtime
+            except (FileNotFoundError, NotADirectoryError):
+                pass  # counted below
+            except OSError:
+                with translating(self._path, f"look for {name}"):
+                    raise
+        self._missed += 1
+        raise KeyError(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def find_objects(
@@ -99,7 +164,7 @@ def find_objects(
     """
     with translating(describe(store), f"list {', '.join(sorted(wanted)[:3])}"):
         if isinstance(store, LocalStore):
-            return {prefix: local.Files(drive.path_of(store, prefix)) for prefix in wanted}
+            return {prefix: Files(drive.path_of(store, prefix)) for prefix in wanted}
         if isinstance(store, ObjectStore) and hasattr(store.store, "client_options"):
             return {**find_many(store, wanted)}
     if len(wanted) == 1:

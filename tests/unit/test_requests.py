@@ -9,7 +9,7 @@ import xarray as xr
 
 import daskcache
 from daskcache import stores
-from daskcache.stores import local, remote
+from daskcache.stores import local, pages, remote
 
 OPERATIONS = ("create", "put", "get", "exists", "list_objects", "list_dirs", "delete")
 
@@ -32,7 +32,7 @@ def asked(request, tmp_path, monkeypatch):
     for operation in OPERATIONS:
         monkeypatch.setattr(module, operation, record(operation, getattr(module, operation)))
     # A listing whose files are looked at one by one.
-    monkeypatch.setattr(local, "Files", record("list_objects", local.Files))
+    monkeypatch.setattr(pages, "Files", record("list_objects", pages.Files))
     counts.url = f"memory://{tmp_path.name}" if request.param == "memory" else str(tmp_path / "store")
     return counts
 

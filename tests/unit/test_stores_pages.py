@@ -1,6 +1,9 @@
 """Listings of many objects in ranges of their names: the same as one page after another gives."""
 
+import errno
 import hashlib
+import os
+import shutil
 import sys
 
 import obstore
@@ -8,6 +11,7 @@ import pytest
 from obstore.store import MemoryStore
 from zarr.storage import ObjectStore
 
+from daskcache.errors import StoreError
 from daskcache.stores import pages, remote
 
 
@@ -99,3 +103,44 @@ def test_of_what_is_wanted_nothing_is_left_out_and_nothing_else_is_told(small_pa
     else:
         assert heads == []
         assert len(listed) == 2 + 2 * pages._RANGES
+
+
+def test_files_are_looked_at_one_by_one_until_many_are_missing(tmp_path, monkeypatch):
+    names = digits(200)
+    for name in names[:100]:
+        (tmp_path / name).write_bytes(b"123")
+    (tmp_path / names[150]).mkdir()
+    listed = []
+    list_names = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda path: listed.append(path) or list_names(path))
+    files = pages.Files(str(tmp_path))
+    assert {files[name][0] for name in names[:100]} == {3}
+    assert not listed
+    assert [name in dict.fromkeys(names[:100]) for name in names] == [
+        files.get(name) is not None for name in names
+    ]
+    assert listed == [str(tmp_path)]
+    assert len(files) == 101
+    # What goes meanwhile is gone, and so is all with the directory.
+    (tmp_path / names[0]).unlink()
+    assert files.get(names[0]) is None
+    shutil.rmtree(tmp_path)
+    tmp_path.write_bytes(b"")
+    assert files.get(names[1]) is None
+    assert pages.Files(str(tmp_path)).get(names[1]) is None
+    assert not pages.Files(str(tmp_path / "nowhere"))
+
+
+def test_a_file_that_cannot_be_looked_at_is_an_error_of_ours(tmp_path, monkeypatch):
+    files = pages.Files(str(tmp_path))
+
+    def fail(path):
+        raise OSError(errno.EIO, "Input/output error", path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", fail)
+        with pytest.raises(StoreError, match="look for ab"):
+            files.get("ab")
+    monkeypatch.setattr(os, "listdir", fail)
+    with pytest.raises(StoreError, match="list files"):
+        len(files)
