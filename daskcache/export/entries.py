@@ -6,11 +6,14 @@ import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
+import dask
 import dask.array as da
 import xarray as xr
+from dask.system import CPU_COUNT
 
 from daskcache import stores
 from daskcache.catalog import Catalog
@@ -170,8 +173,16 @@ def _write_file(path: str, data: bytes) -> None:
         file.write(data)
 
 
+@contextmanager
+def _computing_here() -> Iterator[None]:
+    """Compute in threads that have ended afterwards: dask leaves some at work where another fails, and clusters do."""
+    with ThreadPoolExecutor(CPU_COUNT) as pool, dask.config.set(scheduler="threads", pool=pool):
+        yield
+
+
 def _write_zarr2(manifest: Manifest, root: str, target: Any) -> None:
-    _regular(_as_xarray(manifest, root)).to_zarr(target, zarr_format=2, consolidated=True)
+    with _computing_here():
+        _regular(_as_xarray(manifest, root)).to_zarr(target, zarr_format=2, consolidated=True)
 
 
 def _write_netcdf(manifest: Manifest, root: str, path: str) -> None:
@@ -181,7 +192,8 @@ def _write_netcdf(manifest: Manifest, root: str, path: str) -> None:
         raise MissingExtraError(
             "NetCDF needs a package that is not installed; install daskcache[netcdf]"
         ) from error
-    _as_xarray(manifest, root).to_netcdf(path, engine="h5netcdf")
+    with _computing_here():
+        _as_xarray(manifest, root).to_netcdf(path, engine="h5netcdf")
 
 
 def _write_icechunk(manifest: Manifest, root: str, path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from daskcache import stores
 from daskcache.cli import cache
 from daskcache.errors import DaskcacheError, EntryNotFoundError, InvalidInputError
 from daskcache.export import copy as copying
+from daskcache.pool import StoredBlock
 from tests.producers import objects
 
 FORMATS = {"zarr": ".zarr", "zarr2": ".zarr", "netcdf": ".nc", "kerchunk": ".json", "icechunk": ".icechunk"}
@@ -123,6 +125,31 @@ def test_nothing_is_left_of_one_that_failed(chosen: str, store_root: Path, tmp_p
     objects(store_root)[1].unlink()
     with pytest.raises((DaskcacheError, RuntimeError), match="is not in store"):
         daskcache.export("sample", tmp_path / "out", format=chosen)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("chosen", ["zarr2", "netcdf"])
+def test_nothing_comes_back_of_one_that_failed(chosen: str, store_root: Path, tmp_path: Path) -> None:
+    """Where others are still at work when one fails."""
+    daskcache.persist(da.ones(64, chunks=1) + 1, "ones")
+    running: list[bool] = []
+    read = StoredBlock.__getitem__
+
+    def read_slowly(self: StoredBlock, index: Any) -> Any:
+        running.append(True)
+        if len(running) == 2:
+            raise RuntimeError("broken")
+        time.sleep(0.3)
+        return read(self, index)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StoredBlock, "__getitem__", read_slowly)
+        with pytest.raises(RuntimeError, match="broken"):
+            daskcache.export("ones", tmp_path / "out", format=chosen)
+        assert 1 < len(running) < 64
+        count = len(running)
+        time.sleep(0.5)
+        assert len(running) == count
     assert list(tmp_path.iterdir()) == []
 
 
