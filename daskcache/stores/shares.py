@@ -231,6 +231,8 @@ class Shares:
         store, state = self.stores[number], self._states[number]
         if not isinstance(store, LocalStore):
             return
+        # Before the look, because another thread may make the directory after it.
+        before = state.root
         try:
             status = os.stat(store.root)
         except FileNotFoundError:
@@ -239,9 +241,9 @@ class Shares:
             raise StoreError(f"store {store.root} cannot be reached ({error.strerror})") from error
         else:
             found = status.st_dev, status.st_ino
-        if state.root is None:
-            state.root = found
-        elif found != state.root:
+        if before is None:
+            state.root = state.root or found
+        elif found != before:
             raise StoreError(
                 f"store {store.root} is not the directory that it was: mount its disk again, or take it out of the "
                 "fan-out and start the process anew"

@@ -463,3 +463,25 @@ def test_what_is_only_read_is_found_and_stays(tmp_path: Path) -> None:
     stores.put(fanout, "a", b"2")
     assert stores.get(fanout, "a") == b"2"
     assert stores.get(old, "a") == b"1"
+
+
+def test_a_directory_that_another_thread_makes_during_a_look_is_the_one_to_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look finds none, and by its end the other has noted which there is."""
+    store = Fanout(stores.open(tmp_path / "a"), stores.open(tmp_path / "b"))
+    look, missing = os.stat, {str(tmp_path / "a"): 0, str(tmp_path / "b"): 1}
+
+    def look_slowly(path: Any, *args: Any, **kwargs: Any) -> Any:
+        number = missing.pop(str(path), None)
+        if number is None:
+            return look(path, *args, **kwargs)
+        os.mkdir(path)
+        store._shares._check_there(number)
+        raise FileNotFoundError(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", look_slowly)
+        for number in range(8):
+            stores.put(store, f"{number}", b"1")
+    assert not missing
