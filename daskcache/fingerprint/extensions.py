@@ -192,7 +192,8 @@ def choose_extensions(
 
 
 def _values_of(names: Mapping[str, Any]) -> Iterable[Any]:
-    return names.values()
+    # The names, too: the same function may get another.
+    return chain(names, names.values())
 
 
 def _sources() -> Iterator[Any]:

@@ -171,6 +171,19 @@ def test_one_that_only_equals_what_was_there_is_another(monkeypatch: pytest.Monk
     assert after is not before[0]
 
 
+def test_the_same_function_under_another_name_is_another_extension() -> None:
+    def half(self: Any) -> Any:
+        return self / 2
+
+    for name in ("half", "third"):
+        setattr(xr.DataArray, name, half)
+        assert [one.attribute for one in find_extensions() if one.value is half] == [name]
+        delattr(xr.DataArray, name)
+        setattr(xr.DataArray, f"{name}_again", half)  # in the same place among the class's names
+        assert [one.attribute for one in find_extensions() if one.value is half] == [f"{name}_again"]
+        delattr(xr.DataArray, f"{name}_again")
+
+
 @pytest.mark.parametrize("name", ["aaa", "zzz"])
 def test_names_that_come_and_go_at_any_place(name: str) -> None:
     before = find_extensions()
