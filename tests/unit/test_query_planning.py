@@ -17,7 +17,7 @@ import xarray as xr
 import daskcache
 
 def double(block):
-    print("computed", flush=True)
+    print("computed\\n", end="", flush=True)  # in one piece: threads print at once
     return block * 2
 
 def array(n=8):
