@@ -47,6 +47,9 @@ HELD: dict[str, Any] = {
         },
         index=DAYS,
     ),
+    "zones": pd.DataFrame(
+        {"a": pd.date_range("2000", periods=2, tz="UTC")}, index=DAYS[:2].tz_localize("UTC")
+    ),
     "seconds": frame(a=np.array(["1500-01-01", "NaT"], "M8[s]"), b=np.array([1, 2], "m8[s]")),
     "categories": frame(
         a=pd.Categorical(["b", "a", "b"], ["b", "a", "z"], ordered=True), b=pd.Categorical([1, 2, None])

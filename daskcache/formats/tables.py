@@ -13,6 +13,7 @@ from daskcache.attributes import decode_attribute, encode_attribute
 from daskcache.errors import MissingExtraError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats.base import Encoded, Format, add_format, is_of_type
+from daskcache.formats.zones import describe_zones, in_zone
 
 __all__ = ["decode_frame", "encode_frame", "frame_of", "read_parquet"]
 
@@ -72,20 +73,22 @@ def encode_frame(frame: pd.DataFrame) -> Encoded:
         pq.write_table(pa.Table.from_pandas(plain), sink, compression=_COMPRESSION)
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise UncacheableError(f"a table has no form in Parquet: {error}") from error
-    encoded = Encoded((sink.getvalue(),), attrs)
     same = Fingerprinter().fingerprint
-    found = decode_frame(encoded.parts, decode_attribute(encode_attribute(attrs)))
-    if same(found) != same(frame) and _categories_of(frame):
-        # Parquet keeps categories that are texts, of columns that have rows.
-        attrs["categories"] = _categories_of(frame)
-        encoded = Encoded(encoded.parts, attrs)
-        found = decode_frame(encoded.parts, decode_attribute(encode_attribute(attrs)))
-    if same(found) != same(frame):
-        raise UncacheableError(
-            f"a table would come back from Parquet as another one ({_difference(frame, found)}); convert what differs, such "
-            "as columns of objects, first"
-        )
-    return encoded
+    found = frame
+    told: dict[str, Callable[[pd.DataFrame], Any]] = {"zones": describe_zones, "categories": _categories_of}
+    # What Parquet keeps by itself is not said again: parts of one table are described alike.
+    for names in ((), ("zones",), ("categories",), ("zones", "categories")):
+        besides = {name: told[name](frame) for name in names}
+        if not all(besides.values()):
+            continue
+        encoded = Encoded((sink.getvalue(),), {**attrs, **besides})
+        found = decode_frame(encoded.parts, decode_attribute(encode_attribute(encoded.attrs)))
+        if same(found) == same(frame):
+            return encoded
+    raise UncacheableError(
+        f"a table would come back from Parquet as another one ({_difference(frame, found)}); convert what differs, such "
+        "as columns of objects, first"
+    )
 
 
 def decode_frame(parts: Sequence[bytes], attrs: Mapping[str, Any]) -> pd.DataFrame:
@@ -128,24 +131,26 @@ def frame_of(table: Any, attrs: Mapping[str, Any]) -> pd.DataFrame:
         With the same types, labels and index.
     """
     frame: pd.DataFrame = table.to_pandas()
-    for at, dtype in enumerate(attrs["dtypes"]):
+    zones = attrs.get("zones") or {"columns": [None] * frame.shape[1], "index": [None] * frame.index.nlevels}
+    for at, (dtype, zone) in enumerate(zip(attrs["dtypes"], zones["columns"], strict=True)):
+        given = frame.iloc[:, at]
+        column = in_zone(given, zone)
         # Parquet knows no seconds, and Arrow no texts that are objects.
-        if str(frame.dtypes.iloc[at]) != dtype and dtype.startswith(
-            ("object", "datetime64[", "timedelta64[")
-        ):
-            column: Any = frame.iloc[:, at].astype(dtype)
+        if dtype.startswith(("object", "datetime64[", "timedelta64[")):
+            column = _cast(column, dtype, zone)
+        if column is not given:
             frame.isetitem(at, column)
     for at, categories, dtype, ordered in attrs.get("categories", ()):
         kind = pd.CategoricalDtype(pd.Index(categories, dtype=dtype), ordered)
         frame.isetitem(at, pd.Categorical(frame.iloc[:, at], dtype=kind))
-    frame.index = _restore_index(frame.index, attrs["index"])
+    frame.index = _restore_index(frame.index, attrs["index"], zones["index"])
     if "labels" in attrs:
         labels, names = attrs["labels"], attrs["names"]
         if attrs["is_multi"]:
             frame.columns = pd.MultiIndex.from_tuples([tuple(label) for label in labels], names=names)
         else:
             frame.columns = pd.Index(labels, name=names[0], tupleize_cols=False)
-    frame.columns = _restore_index(frame.columns, attrs["columns"])
+    frame.columns = _restore_index(frame.columns, attrs["columns"], [None] * frame.columns.nlevels)
     frame.attrs = dict(attrs["attrs"])
     return frame
 
@@ -176,7 +181,13 @@ def _describe_index(index: pd.Index[Any]) -> dict[str, Any]:
     return {"dtype": str(index.dtype), **({} if frequency is None else {"freq": frequency})}
 
 
-def _restore_index(index: pd.Index[Any], described: Mapping[str, Any]) -> pd.Index[Any]:
+def _restore_index(
+    index: pd.Index[Any], described: Mapping[str, Any], zones: Sequence[str | None]
+) -> pd.Index[Any]:
+    if isinstance(index, pd.MultiIndex):
+        levels = [in_zone(level, zone) for level, zone in zip(index.levels, zones, strict=True)]
+        changed = any(new is not old for new, old in zip(levels, index.levels, strict=True))
+        return index.set_levels(levels, verify_integrity=False) if changed else index
     if "range" in described:
         start, stop, step = described["range"]
         return pd.RangeIndex(start, stop, step, name=described.get("name", index.name))
@@ -184,12 +195,25 @@ def _restore_index(index: pd.Index[Any], described: Mapping[str, Any]) -> pd.Ind
         # Some rows of a table with a range.
         labels: pd.Index[Any] = pd.Index(described["labels"], dtype="int64", name=described.get("name"))
         return labels
-    dtype = described.get("dtype")
-    if dtype is not None and str(index.dtype) != dtype:
-        index = index.astype(dtype)
+    (zone,) = zones
+    index = in_zone(index, zone)
+    if "dtype" in described:
+        index = _cast(index, described["dtype"], zone)
     if "freq" in described and isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
         index = type(index)(index, freq=described["freq"])
     return index
+
+
+def _cast(values: Any, dtype: str, zone: str | None) -> Any:
+    """Give a column or an index the type that it had."""
+    if str(values.dtype) == dtype:
+        return values
+    if not isinstance(values.dtype, pd.DatetimeTZDtype) or not dtype.startswith("datetime64["):
+        return values.astype(dtype)
+    # Not every zone can be made of its name.
+    unit, _, name = dtype.removeprefix("datetime64[").removesuffix("]").partition(", ")
+    instants: Any = values.dt if isinstance(values, pd.Series) else values
+    return in_zone(instants.as_unit(unit), zone or ("datetime" if name == "UTC" else None))
 
 
 def _plain_label(label: Any) -> Any:

@@ -24,6 +24,7 @@ import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import pytz
 import shapely
 import xarray as xr
 
@@ -33,6 +34,7 @@ from daskcache.catalog import Catalog
 from daskcache.errors import DaskcacheWarning, InvalidInputError, NotStoredError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.formats.plain import decode_value
+from daskcache.formats.zones import in_zone
 
 
 class Colour(enum.Enum):
@@ -84,11 +86,29 @@ def with_attrs() -> pd.DataFrame:
 
 
 DAYS = pd.date_range("2000", periods=3, freq="D", name="day")
+HOURS = dt.timezone(-dt.timedelta(hours=3, minutes=30))
+ZONES = [
+    dt.UTC, HOURS, ZoneInfo("UTC"), ZoneInfo("Europe/Rome"), ZoneInfo("Etc/GMT+3"),
+    pytz.UTC, pytz.timezone("Europe/Rome"), pytz.FixedOffset(-90),
+]  # fmt: skip
 TABLES = {
     "integers": frame(a=[1, 2]),
     "no rows": frame(a=[1, 2]).iloc[:0],
     "nothing": pd.DataFrame(),
     "dates": pd.DataFrame({"a": pd.date_range("2000", periods=3, tz="Europe/Berlin")}, index=DAYS),
+    "zones": pd.DataFrame(
+        {at: pd.to_datetime(["2000-01-01", None]).tz_localize(zone) for at, zone in enumerate(ZONES)},
+        index=pd.DatetimeIndex(["2000-01-01", "2000-07-01"], tz=dt.UTC),
+    ),
+    "zones of levels": pd.DataFrame(
+        {"a": pd.date_range("2000", periods=4, tz=ZoneInfo("UTC"), unit="s")},
+        index=pd.MultiIndex.from_product(
+            [pd.to_datetime(["2000-01-01", "2000-07-01"]).tz_localize(zone) for zone in (dt.UTC, ZONES[-2])]
+        ),
+    ),
+    "zones and categories": pd.DataFrame(
+        {"a": pd.date_range("2000", periods=2, tz="UTC"), "b": pd.Categorical([1, 2])},
+    ),
     "categories": frame(a=pd.Categorical(["b", "a", "b"], ["b", "a"], ordered=True)),
     "levels": pd.DataFrame(
         np.arange(6.0).reshape(2, 3),
@@ -130,8 +150,34 @@ def test_tables_of_pandas(name: str) -> None:
     assert Fingerprinter().fingerprint(found) == Fingerprinter().fingerprint(value)
 
 
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (pytz.UTC, ZoneInfo("UTC")),
+        (pytz.timezone("Europe/Rome"), ZoneInfo("Europe/Rome")),
+        (pytz.FixedOffset(-210), HOURS),
+        (dt.UTC, dt.UTC),
+    ],
+    ids=["UTC", "named", "offset", "of datetime"],
+)
+def test_zones_of_pytz_are_those_of_the_standard_library(given: Any, wanted: Any) -> None:
+    # Arrow gives them up to its version 24 where pytz is installed.
+    found = in_zone(pd.Series(pd.to_datetime(["2000-01-01"])).dt.tz_localize(given), None)
+    same = Fingerprinter().fingerprint
+    assert same(found.dtype.tz) == same(wanted)
+    assert found[0] == pd.Timestamp("2000-01-01", tz=given)
+
+
 def test_tables_that_would_not_come_back_are_refused() -> None:
-    for value in (frame(a=[{"x": 1}, [1]]), frame(a=pd.Series([1, "a"], dtype=object)), frame(a=[1 + 2j])):
+    named = dt.timezone(dt.timedelta(hours=1), "here")
+    times = pd.date_range("2000", periods=2, tz=named)
+    for value in (
+        frame(a=times),
+        pd.DataFrame(index=times),
+        frame(a=[{"x": 1}, [1]]),
+        frame(a=pd.Series([1, "a"], dtype=object)),
+        frame(a=[1 + 2j]),
+    ):
         with pytest.raises(UncacheableError):
             formats.find_format(value).encode(value)
 
