@@ -214,9 +214,12 @@ def test_what_a_killed_writer_leaves_is_no_object(tmp_path):
 
 
 INTERRUPTED = f"""
-    import sys, time
+    import signal, sys, time
     import daskcache
     from tests.producers import produced, slowly
+
+    # Shells have what they run in the background ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     address, root = sys.argv[1:]
     if __name__ == "__main__":
