@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 from uuid import uuid4
 
 from daskcache import stores
@@ -22,6 +22,7 @@ from daskcache.formats.columns import arrow, from_template, lower, restore
 from daskcache.formats.contents import Contents, Wanted
 from daskcache.formats.gathered import latest_of
 from daskcache.formats.holding import Holding, Parts, Rows, merge
+from daskcache.formats.keeper import Keeper
 from daskcache.formats.ledger import Contribution, Ledger, Writing
 from daskcache.formats.sql_names import PART, ROW, column_names, table_name
 from daskcache.formats.turns import take_turn
@@ -65,7 +66,7 @@ def deltalake() -> Any:
 
 
 @dataclass(frozen=True, slots=True)
-class DeltaKeeper:
+class DeltaKeeper(Keeper):
     """The table of one entry as Delta, below the store's root.
 
     Examples
@@ -80,8 +81,8 @@ class DeltaKeeper:
     """The name."""
 
     @property
+    @override
     def name(self) -> str:
-        """What manifests call such tables."""
         return DELTA
 
     @property
@@ -100,27 +101,8 @@ class DeltaKeeper:
             )
         return os.path.join(root, self.key)
 
+    @override
     def write(self, own: Contribution, rows: Rows, keys: Sequence[str] | None, how: Writing) -> None:
-        """Put what a call gave into the table, as a new version of it.
-
-        Parameters
-        ----------
-        own : Contribution
-            The call and its sources.
-        rows : Rows
-            What it gave.
-        keys : sequence of str or None
-            As of `daskcache.formats.holding.merge`.
-        how : Writing
-            What else counts.
-
-        Raises
-        ------
-        UncacheableError
-            The rows do not fit the table, or Delta cannot hold a value.
-        StoreError
-            The store failed, or takes no writes.
-        """
         library = deltalake()
         pa = arrow()
         path = self.path
@@ -182,78 +164,24 @@ class DeltaKeeper:
             attrs = {"is_gathered": keys is not None, "holding": merged.holding.to_json()}
             how.publish({**attrs, "key": self.key, "delta_version": version}, ())
 
-    def look(self, manifest: Manifest) -> Holding:
-        """Give what is known of the table.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-
-        Returns
-        -------
-        Holding
-            All but its rows.
-        """
-        return Holding.from_json(manifest.nodes[""].attrs["holding"])
-
+    @override
     def lost(self, manifest: Manifest) -> set[int]:
-        """Give the parts that are gone: all of them, or none.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-
-        Returns
-        -------
-        set of int
-            Their numbers.
-        """
+        # All of them, or none.
         try:
             self._open(manifest)
         except NotStoredError:
             return set(self.look(manifest).pieces)
         return set()
 
+    @override
     def read(self, manifest: Manifest, holding: Holding, wanted: Sequence[Wanted] = ()) -> Contents:
-        """Read the table.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-        holding : Holding
-            The parts that are wanted.
-        wanted : sequence of Wanted
-            Not used: all rows are given.
-
-        Returns
-        -------
-        Contents
-            The rows.
-        """
+        # All rows are given.
         table = self._open(manifest)
         whole = holding.whole()
         return whole.with_rows(self._rows_of(table, holding, *holding.pieces))
 
+    @override
     def read_part(self, manifest: Manifest, holding: Holding, part: int) -> Contents:
-        """Read one part of the table; see `read`.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-        holding : Holding
-            The table.
-        part : int
-            Which part.
-
-        Returns
-        -------
-        Contents
-            Its rows.
-        """
         return holding.part(part).with_rows(self._rows_of(self._open(manifest), holding, part))
 
     def _open(self, manifest: Manifest) -> Any:

@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, override
 
 from daskcache.catalog import Catalog
 from daskcache.config import Settings
@@ -17,6 +17,7 @@ from daskcache.formats.columns import arrow
 from daskcache.formats.contents import Contents, Wanted
 from daskcache.formats.entries import PART, draft_encoded, read_part
 from daskcache.formats.holding import Holding, Parts, Rows, merge
+from daskcache.formats.keeper import Keeper
 from daskcache.formats.ledger import Contribution, Ledger, Writing
 from daskcache.formats.tables import read_parquet
 from daskcache.formats.turns import take_turn
@@ -31,7 +32,7 @@ GATHERED = "gathered"
 
 
 @dataclass(frozen=True, slots=True)
-class GatheredKeeper:
+class GatheredKeeper(Keeper):
     """The table of one entry, in the store itself.
 
     Examples
@@ -46,31 +47,12 @@ class GatheredKeeper:
     """The name."""
 
     @property
+    @override
     def name(self) -> str:
-        """What manifests call such tables."""
         return GATHERED
 
+    @override
     def write(self, own: Contribution, rows: Rows, keys: Sequence[str] | None, how: Writing) -> None:
-        """Put what a call gave into the table; readers see all of it or nothing.
-
-        Parameters
-        ----------
-        own : Contribution
-            The call and its sources.
-        rows : Rows
-            What it gave.
-        keys : sequence of str or None
-            As of `daskcache.formats.holding.merge`.
-        how : Writing
-            What else counts.
-
-        Raises
-        ------
-        UncacheableError
-            The rows do not fit the table.
-        StoreError
-            The store failed, or takes no writes.
-        """
         with take_turn(self.settings, self.entry) as turn:
             manifest = None if how.is_anew() else latest_of(self.settings, self.entry, GATHERED)
             holding, living = None, Ledger()
@@ -94,34 +76,8 @@ class GatheredKeeper:
             attrs = {"is_gathered": keys is not None, "holding": merged.holding.to_json()}
             how.publish(attrs, tuple(written[part] for part in merged.holding.pieces))
 
-    def look(self, manifest: Manifest) -> Holding:
-        """Give what is known of the table.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-
-        Returns
-        -------
-        Holding
-            All but its rows.
-        """
-        return Holding.from_json(manifest.nodes[""].attrs["holding"])
-
+    @override
     def lost(self, manifest: Manifest) -> set[int]:
-        """Give the parts whose objects are gone.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-
-        Returns
-        -------
-        set of int
-            Their numbers.
-        """
         stored = {part: one for part, one in _by_part(manifest).items() if one.inline is None}
         if not stored:
             return set()
@@ -133,23 +89,9 @@ class GatheredKeeper:
             if any(listing.find(block) is None for block in PackedBlocks(root, variable))
         }
 
+    @override
     def read(self, manifest: Manifest, holding: Holding, wanted: Sequence[Wanted] = ()) -> Contents:
-        """Read the table.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-        holding : Holding
-            The parts that are wanted.
-        wanted : sequence of Wanted
-            Not used: all rows are given.
-
-        Returns
-        -------
-        Contents
-            The rows.
-        """
+        # All rows are given.
         stored = _by_part(manifest)
         root = self.settings.pool_root
         tables = [read_parquet(read_part(stored[part], root)) for part in holding.pieces]
@@ -157,23 +99,8 @@ class GatheredKeeper:
         plain = [table.replace_schema_metadata(whole.table.schema.metadata) for table in tables]
         return whole.with_rows(arrow().concat_tables(plain))
 
+    @override
     def read_part(self, manifest: Manifest, holding: Holding, part: int) -> Contents:
-        """Read one part of the table; see `read`.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-        holding : Holding
-            The table.
-        part : int
-            Which part.
-
-        Returns
-        -------
-        Contents
-            Its rows.
-        """
         data = read_part(_by_part(manifest)[part], self.settings.pool_root)
         return holding.part(part).with_rows(read_parquet(data))
 

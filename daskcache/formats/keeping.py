@@ -21,14 +21,13 @@ from daskcache.formats.entries import read_part
 from daskcache.formats.frames import draft_frame, is_dask_frame
 from daskcache.formats.gathered import GATHERED, GatheredKeeper
 from daskcache.formats.holding import Holding, Rows
+from daskcache.formats.keeper import Keeper
 from daskcache.formats.ledger import Ledger
 from daskcache.formats.sql import SQL, SqlKeeper
 from daskcache.formats.tables import read_parquet
 from daskcache.manifest import Manifest
 
 __all__ = ["Keeper", "KeptPartition", "Opened", "is_kept", "keeper_of", "open_kept", "take_apart"]
-
-Keeper = SqlKeeper | DeltaKeeper | GatheredKeeper
 
 
 def is_kept(manifest: Manifest) -> bool:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
-from typing import Any
+from typing import Any, override
 from uuid import uuid4
 
 from daskcache.errors import NotStoredError, StoreError, UncacheableError
@@ -16,6 +16,7 @@ from daskcache.formats.columns import from_template
 from daskcache.formats.contents import Contents, Wanted
 from daskcache.formats.database import Database, sqlalchemy
 from daskcache.formats.holding import Holding, Parts, Rows, merge
+from daskcache.formats.keeper import Keeper
 from daskcache.formats.ledger import Contribution, Ledger, Writing
 from daskcache.formats.sql_names import INDEX, PART, digest_of, table_name
 from daskcache.formats.sql_rows import insert_part, layout, read_columns, read_part, select_rows
@@ -28,7 +29,7 @@ SQL = "sql"
 
 
 @dataclass(frozen=True, slots=True)
-class SqlKeeper:
+class SqlKeeper(Keeper):
     """The table of one entry in a database.
 
     Examples
@@ -58,8 +59,8 @@ class SqlKeeper:
     """Its name."""
 
     @property
+    @override
     def name(self) -> str:
-        """What manifests call such tables."""
         return SQL
 
     @property
@@ -72,34 +73,8 @@ class SqlKeeper:
         """What the table is called."""
         return table_name(self.store, self.namespace, self.entry)
 
-    def write(
-        self,
-        own: Contribution,
-        rows: Rows,
-        keys: Sequence[str] | None,
-        how: Writing,
-    ) -> None:
-        """Put what a call gave into the table, in one transaction.
-
-        Parameters
-        ----------
-        own : Contribution
-            The call and its sources.
-        rows : Rows
-            What it gave.
-        keys : sequence of str or None
-            As of `daskcache.formats.holding.merge`.
-        how : Writing
-            What else counts. It publishes before the transaction ends, so that of two writers the one whose rows count is
-            the last to publish.
-
-        Raises
-        ------
-        UncacheableError
-            The database cannot hold a value, or would give another one back.
-        StoreError
-            The database cannot be reached, or refuses.
-        """
+    @override
+    def write(self, own: Contribution, rows: Rows, keys: Sequence[str] | None, how: Writing) -> None:
         sa, dialect = sqlalchemy(), self.database.dialect
         with self.database.begin(write=True) as connection:
             listed = self._prepare(connection)
@@ -139,26 +114,11 @@ class SqlKeeper:
                     )
             stamp = self._note(connection, listed, merged.holding)
             where = {"database": self.database.label, "table": self.table, "id": self.id}
+            # Before the transaction ends: of two writers the one whose rows count is the last to publish.
             how.publish({**where, "stamp": stamp, "is_gathered": keys is not None}, ())
 
+    @override
     def look(self, manifest: Manifest) -> Holding:
-        """Read what is known of the table.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-
-        Returns
-        -------
-        Holding
-            All but its rows.
-
-        Raises
-        ------
-        NotStoredError
-            It is not there, or holds something else by now.
-        """
         attrs = manifest.nodes[""].attrs
         self._check(attrs)
         with self.database.begin(write=False) as connection:
@@ -170,63 +130,18 @@ class SqlKeeper:
             raise NotStoredError(f"table {self.table} was replaced since")
         return holding
 
+    @override
     def lost(self, manifest: Manifest) -> set[int]:
-        """Give the parts that are gone, which is for the database to say when they are read.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-
-        Returns
-        -------
-        set of int
-            None.
-        """
+        # That is for the database to say when they are read.
         return set()
 
+    @override
     def read(self, manifest: Manifest, holding: Holding, wanted: Sequence[Wanted] = ()) -> Contents:
-        """Read rows of the table.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-        holding : Holding
-            The parts that are wanted.
-        wanted : sequence of Wanted
-            Which rows; those may come as well that cannot be told by the database.
-
-        Returns
-        -------
-        Contents
-            The rows.
-
-        Raises
-        ------
-        NotStoredError
-            The table was changed in the meantime.
-        """
         with self._reading(holding) as connection:
             return select_rows(connection, self.table, self.database.dialect, holding, wanted)
 
+    @override
     def read_part(self, manifest: Manifest, holding: Holding, part: int) -> Contents:
-        """Read one part of the table; see `read`.
-
-        Parameters
-        ----------
-        manifest : Manifest
-            That of the entry.
-        holding : Holding
-            The table.
-        part : int
-            Which part.
-
-        Returns
-        -------
-        Contents
-            Its rows.
-        """
         with self._reading(holding, part) as connection:
             return holding.part(part).with_rows(
                 read_part(connection, self.table, self.database.dialect, holding, part)
