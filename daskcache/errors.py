@@ -26,6 +26,7 @@ __all__ = [
     "StoreError",
     "StoreFullError",
     "UncacheableError",
+    "WritesError",
     "warn_of_defect",
     "warn_once",
 ]
@@ -111,6 +112,10 @@ class UncacheableError(DaskcacheError, TypeError):
 
 class EffectError(UncacheableError):
     """Something is run for what it does, so that a stored result must not take its place."""
+
+
+class WritesError(EffectError):
+    """Code is seen to write files, so that it is taken to be run for that."""
 
 
 class SourceChangedError(DaskcacheError, RuntimeError):

@@ -11,7 +11,7 @@ from dask.highlevelgraph import HighLevelGraph
 from daskcache.checkpoints import Checkpoint, Targets
 from daskcache.config import Settings
 from daskcache.dask_internals import Alias, Blockwise, Key, Task
-from daskcache.errors import EffectError, ReadOnlyError, StoreFullError, warn_once
+from daskcache.errors import EffectError, ReadOnlyError, StoreFullError, WritesError, warn_once
 from daskcache.forgetting import Reuse
 from daskcache.listing import SAMPLE, Listing
 from daskcache.outputs import OutputPlace
@@ -108,11 +108,12 @@ class Finder:
 
     def keep(self, outputs: Iterable[Key]) -> None:
         """Want some blocks stored whatever form they turn out to have."""
-        # What waits for an effect is computed on purpose, and nobody needs to be told.
+        # What waits for an effect is computed on purpose, and nobody needs to be told but of what only looks like one.
         self._kept.update(
             key
             for key in outputs
-            if key not in self.targets and not isinstance(self._tokens.reason(key), EffectError)
+            if key not in self.targets
+            and (not isinstance(why := self._tokens.reason(key), EffectError) or isinstance(why, WritesError))
         )
 
     def place(self, key: Key) -> OutputPlace:

@@ -19,7 +19,7 @@ from daskcache.catalog import Listed
 from daskcache.chunks import ChunkSpec, group_of
 from daskcache.config import Codecs
 from daskcache.dask_internals import Alias, Blockwise, DataNode, Key, Task, TaskRef, blockwise_token
-from daskcache.errors import UncacheableError
+from daskcache.errors import EffectError, UncacheableError
 from daskcache.fingerprint.watch import Watch
 from daskcache.graph import ONLY_ELEMENT, BlockLookup, StoredBlocks
 from daskcache.pool import StoredBlock
@@ -99,10 +99,10 @@ def find_outputs(dsk: HighLevelGraph, tokens: GraphTokens, wanted: Iterable[Key]
                 effects[name] = is_effect
         else:
             is_effect = effects[name]
-        if is_effect:
-            stack += tokens.inputs(key)
-        else:
+        if not is_effect:
             found.add(key)
+        if is_effect or isinstance(tokens.reason(key), EffectError):
+            stack += tokens.inputs(key)
     return found
 
 

@@ -19,7 +19,9 @@ from daskcache.fingerprint.impure import (
     find_impurity,
     find_named_impurity,
     find_path_reading,
+    find_writing,
     is_declared,
+    refusal,
 )
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles
@@ -191,6 +193,7 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     parts = _Parts(declared_sources(func))
     names = {read.name for read in (*facts.closure, *facts.globals)}
     names |= {name for target in facts.imports for name in target.attributes}
+    _refuse(find_writing(facts.attributes, names), "", fp, parts, func.__qualname__, "method")
     _refuse(find_path_reading(facts.attributes, names), "", fp, parts, func.__qualname__, "path")
     _add_files(parts, func)
     _add_defaults(parts, func)
@@ -339,7 +342,7 @@ def _refuse(why: str | None, call: str, fp: Fingerprinter, parts: _Parts, title:
     """Raise where code is known to depend on more than it is given or declares."""
     if not is_declared(why, call, fp.may_read, parts.sources):
         assert why is not None
-        raise UncacheableError(why, (f"function {title}", step))
+        raise refusal(why, (f"function {title}", step))
     if why is not None and fp.may_read == "lazily":
         fp.lazily_opened.add(f"{title}: {why}")
 

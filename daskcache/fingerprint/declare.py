@@ -118,7 +118,7 @@ def effect[T: Callable[..., Any]](target: T) -> T:
 
     Its tasks run every time: nothing of theirs is stored or looked up, nor of what depends on them. What they are
     given is stored as other results are. Tasks of dask's and xarray's own writers, such as ``to_zarr``, need no
-    declaration, nor do functions that are seen to open files.
+    declaration; functions that are seen to write or open files are taken to need none.
 
     Parameters
     ----------

@@ -13,6 +13,16 @@ from collections.abc import Iterable, Sequence
 from types import BuiltinMethodType, MethodType
 from typing import Any, Literal
 
+from daskcache.errors import UncacheableError, WritesError
+from daskcache.fingerprint.impure_names import (
+    OF_NAMED_PATHS,
+    OF_PATHS,
+    REASONS,
+    WRITES,
+    WRITING,
+    WRITING_OF_PATHS,
+)
+
 __all__ = [
     "find_assignment_impurity",
     "find_attribute_impurity",
@@ -20,112 +30,14 @@ __all__ = [
     "find_impurity",
     "find_named_impurity",
     "find_path_reading",
+    "find_writing",
     "is_declared",
+    "refusal",
 ]
 
 _DECLARE = "declare the function with @daskcache.version('1') if that does not matter"
 _DECLARE_FILE = "declare the file with daskcache.source(path), as the argument or as the function's decorator"
 
-_REASONS = {
-    "reads a file": (
-        "_io.open posix.open nt.open _io.open_code "
-        "io.FileIO _io.FileIO "
-        "numpy.load numpy.loadtxt numpy.genfromtxt numpy.fromfile numpy.memmap numpy.lib._npyio_impl.load "
-        "pandas.read_csv pandas.read_table pandas.read_fwf pandas.read_json pandas.read_excel pandas.read_parquet "
-        "pandas.read_pickle pandas.read_hdf pandas.read_feather pandas.read_orc pandas.read_sql pandas.read_sas "
-        "pandas.read_stata pandas.read_xml pandas.read_html pandas.read_clipboard "
-        "xarray.open_dataset xarray.open_dataarray xarray.open_mfdataset xarray.open_zarr xarray.open_datatree "
-        "xarray.open_groups xarray.load_dataset xarray.load_dataarray xarray.load_datatree "
-        "zarr.open zarr.open_array zarr.open_group zarr.load zarr.open_consolidated "
-        "netCDF4.Dataset netCDF4.MFDataset h5py.File h5netcdf.File rasterio.open cfgrib.open_dataset "
-        "fsspec.open fsspec.open_files fsspec.filesystem fsspec.open_local pyarrow.parquet.read_table "
-        "pandas.HDFStore pandas.ExcelFile pandas.read_gbq pandas.read_spss pandas.read_sql_query pandas.read_sql_table "
-        "pandas.read_iceberg numpy.fromregex numpy.DataSource numpy.lib.format.open_memmap "
-        "dask.dataframe.read_parquet dask.dataframe.read_csv dask.dataframe.read_table dask.dataframe.read_fwf "
-        "dask.dataframe.read_json dask.dataframe.read_orc dask.dataframe.read_hdf dask.dataframe.read_sql_table "
-        "dask.dataframe.read_sql_query dask.dataframe.read_sql dask.read_parquet dask.read_json dask.read_orc "
-        "dask.read_hdf dask.make_reader.<locals>.read dask.bag.read_text dask.bag.read_avro dask.read_text "
-        "dask.read_avro dask.bytes.read_bytes dask.read_bytes dask.array.from_npy_stack dask.from_npy_stack "
-        "dask.array.from_zarr dask.from_zarr "
-        "polars.read_csv polars.read_parquet polars.read_json polars.read_ndjson polars.read_ipc polars.read_avro "
-        "polars.read_ipc_stream polars.read_excel polars.read_ods polars.read_delta polars.read_database "
-        "polars.read_database_uri polars.scan_csv polars.scan_parquet polars.scan_ndjson polars.scan_ipc "
-        "polars.scan_delta polars.scan_iceberg polars.read_csv_batched "
-        "geopandas.read_file geopandas.read_parquet geopandas.read_feather geopandas.read_postgis "
-        "geopandas._read_file geopandas._read_parquet geopandas._read_feather geopandas._read_postgis "
-        "pyogrio.read_dataframe fiona.open "
-        "pyarrow.csv.read_csv pyarrow._csv.read_csv pyarrow.csv.open_csv pyarrow._csv.open_csv pyarrow.json.read_json "
-        "pyarrow._json.read_json pyarrow.feather.read_feather pyarrow.feather.read_table pyarrow.orc.read_table "
-        "pyarrow.parquet.ParquetFile pyarrow.parquet.core.ParquetFile pyarrow.parquet.ParquetDataset "
-        "pyarrow.parquet.core.ParquetDataset pyarrow.parquet.read_schema pyarrow.parquet.core.read_schema "
-        "pyarrow.parquet.read_metadata pyarrow.parquet.core.read_metadata pyarrow.parquet.read_pandas "
-        "pyarrow.parquet.core.read_pandas pyarrow.parquet.core.read_table pyarrow.dataset.dataset "
-        "pyarrow.memory_map pyarrow.lib.memory_map pyarrow.OSFile pyarrow.lib.OSFile "
-        "gzip.open gzip.GzipFile bz2.open bz2.BZ2File lzma.open lzma.LZMAFile zipfile.ZipFile tarfile.open "
-        "tarfile.TarFile codecs.open shelve.open dbm.open configparser.ConfigParser "
-        "scipy.io.loadmat scipy.io.matlab._mio.loadmat scipy.io.netcdf_file scipy.io._netcdf.netcdf_file "
-        "scipy.io.mmread scipy.io.wavfile.read scipy.io.readsav joblib.load PIL.Image.open imageio.* skimage.io.* "
-        "cv2.imread soundfile.read nibabel.load pydicom.dcmread obspy.read iris.load iris.load_cube iris.load_cubes "
-        "pygrib.open rioxarray.open_rasterio tifffile.imread tifffile.TiffFile tables.open_file torch.load "
-        "fsspec.get_mapper zarr.open_like zarr.storage.LocalStore zarr.storage._local.LocalStore "
-        "zarr.storage.FsspecStore zarr.storage._fsspec.FsspecStore zarr.storage.ZipStore zarr.storage._zip.ZipStore "
-        "zarr.Group.open zarr.core.group.Group.open zarr.Array.open zarr.core.array.Array.open "
-        "xarray.backends.ZarrStore xarray.backends.zarr.ZarrStore xarray.backends.NetCDF4DataStore "
-        "xarray.backends.netCDF4_.NetCDF4DataStore xarray.backends.H5NetCDFStore "
-        "xarray.backends.h5netcdf_.H5NetCDFStore xarray.backends.ScipyDataStore "
-        "sqlite3.connect _sqlite3.connect tempfile.mkstemp tempfile.mkdtemp tempfile.NamedTemporaryFile"
-    ),
-    "looks at the file system": (
-        "posix.listdir posix.scandir posix.stat posix.lstat posix.getcwd posix.readlink posix.access "
-        "nt.listdir nt.scandir nt.stat nt.lstat nt.getcwd "
-        "os.walk os.fwalk glob.glob glob.iglob genericpath.exists genericpath.isfile genericpath.isdir "
-        "genericpath.getmtime genericpath.getsize genericpath.getctime genericpath.getatime "
-        "pathlib.Path.cwd pathlib.Path.home posixpath.expanduser ntpath.expanduser "
-        "importlib.resources.* linecache.*"
-    ),
-    "reads the environment": (
-        "os.getenv os.getenvb os._Environ posix.getpid posix.getppid posix.getlogin posix.uname posix.times "
-        "posix.cpu_count os.cpu_count posix.getloadavg os.getlogin platform.node platform.uname platform.platform "
-        "_socket.gethostname socket.getfqdn getpass.getuser _thread.get_ident locale.getlocale"
-    ),
-    "reads the clock": (
-        "time.time time.time_ns time.monotonic time.monotonic_ns time.perf_counter time.perf_counter_ns "
-        "time.process_time time.process_time_ns time.thread_time time.localtime time.gmtime time.ctime "
-        "time.asctime time.strftime datetime.datetime.now datetime.datetime.utcnow datetime.datetime.today "
-        "datetime.date.today pandas.Timestamp.now pandas.Timestamp.utcnow pandas.Timestamp.today"
-    ),
-    "draws unseeded random numbers": (
-        "uuid.uuid1 uuid.uuid4 posix.urandom nt.urandom posix.getrandom random.SystemRandom secrets.*"
-    ),
-    "runs or looks up code by name": (
-        "builtins.eval builtins.exec builtins.compile builtins.globals builtins.__import__ "
-        "importlib.import_module importlib.__import__ importlib.reload runpy.* "
-        "importlib.util.* importlib.metadata.* pkgutil.* "
-        "sys.modules sys._getframe inspect.currentframe inspect.stack inspect.getmembers gc.get_objects gc.get_referrers"
-    ),
-    "reads what says nothing of what code does": (
-        "inspect.getsource inspect.getsourcelines inspect.getsourcefile inspect.getfile inspect.getdoc "
-        "inspect.getcomments inspect.getmodule inspect.signature inspect.Signature inspect.get_annotations "
-        "inspect.getfullargspec typing.get_type_hints pydoc.* ast.parse tokenize.*"
-    ),
-    "reads settings of the process": (
-        "dask.config.get dask.config.config xarray.get_options xarray.core.options.get_options "
-        "xarray.core.options.OPTIONS numpy.geterr numpy.geterrcall numpy.getbufsize numpy.get_printoptions "
-        "pandas.get_option pandas.options pandas._config.config.get_option zarr.config matplotlib.rcParams "
-        "decimal.getcontext _decimal.getcontext locale.* _locale.* sys.argv sys.stdin "
-        "contextvars.copy_context _contextvars.copy_context threading.current_thread threading.active_count "
-        "multiprocessing.current_process multiprocessing.cpu_count "
-        "distributed.get_worker distributed.worker.get_worker distributed.get_client distributed.worker.get_client"
-    ),
-    "opens what is published under a name, which a function should be given": (
-        "daskcache.open daskcache.lazy.open_entry"
-    ),
-    "asks the user": "builtins.input builtins.breakpoint",
-    "talks to the network": (
-        "requests.* httpx.* aiohttp.* urllib3.* urllib.request.* http.client.* socket.* _socket.* ftplib.* boto3.*"
-    ),
-    "runs another program": "subprocess.* posix.system posix.popen os.popen posix.fork",
-}
 # What a function is, besides what it does; and what has been derived from a class anywhere.
 _UNCOUNTED = frozenset(
     [
@@ -157,26 +69,9 @@ _READS = ("reads a file", "looks at the file system")
 _OPENS_LAZILY = re.compile(
     r"reads a file \((xarray\.open_|zarr\.open|dask\.(\w+\.)?(read_|from_zarr|make_reader))"
 )
-# What a path is asked for. The names of the second are others' as well, so that somebody has to speak of paths.
-_OF_PATHS = frozenset(["read_text", "read_bytes", "iterdir", "rglob"])
-_OF_NAMED_PATHS = frozenset(
-    [
-        "open",
-        "exists",
-        "is_file",
-        "is_dir",
-        "is_symlink",
-        "stat",
-        "lstat",
-        "glob",
-        "walk",
-        "readlink",
-        "samefile",
-    ]
-)
 
 MayRead = bool | Literal["lazily"]
-_BY_NAME = {name: reason for reason, names in _REASONS.items() for name in names.split()}
+_BY_NAME = {name: reason for reason, names in REASONS.items() for name in names.split()}
 _BY_MODULE = {name[:-2]: reason for name, reason in _BY_NAME.items() if name.endswith(".*")}
 
 # Harmless with a seed, and not without.
@@ -322,8 +217,57 @@ def find_path_reading(attributes: frozenset[str], names: Iterable[str]) -> str |
     >>> find_path_reading(frozenset(["open"]), ["webbrowser"])
     """
     speaks = "Path" in attributes or "Path" in names
-    found = sorted(attributes & (_OF_PATHS | _OF_NAMED_PATHS if speaks else _OF_PATHS))
+    found = sorted(attributes & (OF_PATHS | OF_NAMED_PATHS if speaks else OF_PATHS))
     return f"{_READS[0]} (pathlib.Path.{found[0]}); {_DECLARE_FILE}" if found else None
+
+
+def find_writing(attributes: frozenset[str], names: Iterable[str]) -> str | None:
+    """Say whether code calls methods that write files, as far as attributes show it.
+
+    Parameters
+    ----------
+    attributes : frozenset of str
+        The attributes that it reads, of whatever.
+    names : iterable of str
+        What it reads and imports besides.
+
+    Returns
+    -------
+    str or None
+        As from `find_impurity`.
+
+    Examples
+    --------
+    >>> find_writing(frozenset(["shape", "to_netcdf"]), []).partition(";")[0]
+    'writes a file (.to_netcdf)'
+    >>> find_writing(frozenset(["touch"]), [])
+    """
+    speaks = "Path" in attributes or "Path" in names
+    found = sorted(attributes & (WRITING | WRITING_OF_PATHS if speaks else WRITING))
+    return f"{WRITES} (.{found[0]}); {_DECLARE}" if found else None
+
+
+def refusal(why: str, path: tuple[str, ...] = ()) -> UncacheableError:
+    """Make the error for what code was found to do.
+
+    Parameters
+    ----------
+    why : str
+        What one of the functions here gave.
+    path : tuple of str, optional
+        The way to it.
+
+    Returns
+    -------
+    UncacheableError
+        A `WritesError` for code that writes.
+
+    Examples
+    --------
+    >>> refusal(find_named_impurity("numpy.save", "")).message.partition(";")[0]
+    'writes a file (numpy.save)'
+    """
+    return (WritesError if why.startswith(WRITES) else UncacheableError)(why, path)
 
 
 def find_assignment_impurity(names: Sequence[str]) -> str | None:

@@ -23,10 +23,10 @@ from daskcache.dask_internals import (
     pass_extra_kwargs,
     pass_on,
 )
-from daskcache.errors import EffectError, UncacheableError
+from daskcache.errors import EffectError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.declare import is_declared_effect
-from daskcache.fingerprint.impure import find_call_impurity, find_impurity
+from daskcache.fingerprint.impure import find_call_impurity, find_impurity, refusal
 from daskcache.fingerprint.instances import instance_node
 from daskcache.fingerprint.rules import rule_of
 
@@ -171,7 +171,7 @@ def refuse_impure(func: Any, call: str = "") -> None:
     """Raise for what gives another result at another time, where ``call`` says how it is called."""
     why = find_call_impurity(func) or (find_impurity(func, (), call) if call else None)
     if why is not None:
-        raise UncacheableError(why)
+        raise refusal(why)
 
 
 def is_composed(func: Any) -> bool:

@@ -416,9 +416,13 @@ def test_persist_finds_what_the_edit_left_alone(table: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("how", ["argument", "keyword", "decorator"])
 def test_a_file_that_changes_under_a_run_is_not_stored(how: str, table: Path, tmp_path: Path) -> None:
+    @daskcache.version("1")
+    def edit() -> None:
+        table.write_text("8\n9\n10\n")
+
     def disturb(block: Any, path: Any = None) -> Any:
         value = np.loadtxt(path)
-        table.write_text("8\n9\n10\n")
+        edit()
         return block + value.sum()
 
     declared = source(table)

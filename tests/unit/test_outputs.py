@@ -174,6 +174,44 @@ def test_writers_in_delayed(store_root, tmp_path):
         assert count() == 4
 
 
+def write_one(block, path):
+    np.save(f"{path}/{int(block[0])}.npy", block)
+    return block
+
+
+WRITERS = {
+    "result": lambda x, path: x.map_blocks(write_one, path, dtype="i8", meta=np.empty(0, "i8")),
+    "on the way": lambda x, path: x.map_blocks(write_one, path, dtype="i8", meta=np.empty(0, "i8")).sum(),
+    "by xarray": lambda x, path: (
+        xr.apply_ufunc(
+            write_one, xr.DataArray(x, dims="x"), path, dask="parallelized", output_dtypes=["i8"]
+        ).data
+    ),
+    "in delayed": lambda x, path: da.from_delayed(dask.delayed(write_one)(x, path), (12,), "i8"),
+}
+
+
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+@pytest.mark.parametrize("name", WRITERS)
+def test_functions_that_are_seen_to_write(store_root, tmp_path, name, policy):
+    """They run each time, and what made their blocks does not."""
+    expected = doubled().compute()
+    count()
+    with daskcache.activate(policy=policy, on_uncacheable="ignore"):
+        for number, calls in enumerate((4, 0)):
+            path = tmp_path / str(number)
+            path.mkdir()
+            result = WRITERS[name](doubled(), str(path)).compute(scheduler="sync")
+            assert (result == (expected.sum() if name == "on the way" else expected)).all()
+            assert len(list(path.iterdir())) == (1 if name == "in delayed" else 4)
+            assert count() == calls
+    with (
+        daskcache.activate(policy=policy, on_uncacheable="raise"),
+        pytest.raises(daskcache.errors.UncacheableError, match="writes a file"),
+    ):
+        WRITERS[name](doubled(), str(path)).compute()
+
+
 def test_a_function_that_is_declared_to_have_an_effect(store_root):
     sent = []
 
