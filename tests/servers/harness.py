@@ -24,6 +24,8 @@ from daskcache import stores
 
 BUCKET = "bucket"
 KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
+# What servers say, with the status 501, of a condition that they do not know.
+UNKNOWN = {"unknown": b"<Error><Code>NotImplemented</Code></Error>", "unknown without a word": b""}
 
 
 def free_port() -> int:
@@ -298,8 +300,8 @@ class Faulty:
                         proxy.faults[fault] += 1
                 conditional = "If-None-Match" in self.headers
                 proxy.conditional += conditional
-                if conditional and conditions == "unknown":
-                    self._answer(501, [], b"<Error><Code>NotImplemented</Code></Error>")
+                if conditional and conditions in UNKNOWN:
+                    self._answer(501, [], UNKNOWN[conditions])
                 elif fault == "stalled":
                     time.sleep(stall_s)
                     self.close_connection = True

@@ -24,7 +24,7 @@ from daskcache.errors import StoreError
 from daskcache.locations import to_root
 from daskcache.stores.remote import PROBE
 from tests.servers.conftest import start
-from tests.servers.harness import Bucket, Cutter, Faulty, gcs, moto
+from tests.servers.harness import UNKNOWN, Bucket, Cutter, Faulty, gcs, moto
 
 pytestmark = [
     pytest.mark.slow,
@@ -106,7 +106,7 @@ def test_whether_a_server_keeps_the_condition_is_asked_once(bucket: Bucket) -> N
     assert [*stores.drive.walk(store, "")] == ["a"]
 
 
-@pytest.mark.parametrize("conditions", ["ignored", "unknown"])
+@pytest.mark.parametrize("conditions", ["ignored", *UNKNOWN])
 def test_a_server_that_does_not_keep_the_condition_is_found_out(bucket: Bucket, conditions: str) -> None:
     if bucket.scheme == "gs":
         pytest.skip("Google's condition is a parameter of the URL")
