@@ -53,7 +53,7 @@ def _measure_large(settings: Settings) -> None:
     header(f"tokens: a mixture, {count} tasks, {array.npartitions} outputs, once")
     # Once before: a layer of dask's may make its tasks when it is asked for them, and functions are seen once a process.
     GraphTokens(array.dask, Fingerprinter()).token(_flat(array)[0])
-    tokens = timed(lambda: sum(1 for _ in GraphTokens(array.dask, Fingerprinter()).evaluate(_flat(array))))
+    tokens = timed(lambda: GraphTokens(array.dask, Fingerprinter()).evaluate(_flat(array)))
     rewritten = timed(lambda: rewrite(array.dask, array.__dask_keys__(), settings))
     theirs = timed(lambda: order(optimize_with_dask(array.dask, array.__dask_keys__())))
     for label, cost in (("tokens", tokens), ("the pass, with nothing stored", rewritten)):
@@ -62,18 +62,23 @@ def _measure_large(settings: Settings) -> None:
             f"optimize and order, {1e6 * theirs.cpu_s / count:.1f} µs",
             flush=True,
         )
+    tracemalloc.start()
+    rewrite(array.dask, array.__dask_keys__(), settings)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    print(f"  the pass, at most {most / count:34.0f} bytes a task", flush=True)
 
 
 def _measure(label: str, make: Callable[[], da.Array], settings: Settings, repeats: int) -> None:
     array = make()
     keys = array.__dask_keys__()
     tokens = GraphTokens(array.dask, Fingerprinter())
-    count = sum(1 for _ in tokens.evaluate(_flat(array)))
+    count = len(tokens.evaluate(_flat(array)))
     header(f"tokens: {label}, {count} tasks, {array.npartitions} outputs")
 
     def token(number: int) -> Callable[[], object]:
         graph = make().dask
-        return lambda: sum(1 for _ in GraphTokens(graph, Fingerprinter()).evaluate(_flat(array)))
+        return lambda: GraphTokens(graph, Fingerprinter()).evaluate(_flat(array))
 
     def rewrite(number: int) -> Callable[[], object]:
         graph, optimizer = make().dask, Optimizer(settings)
@@ -90,11 +95,10 @@ def _measure(label: str, make: Callable[[], da.Array], settings: Settings, repea
     dict(graph)
     tracemalloc.start()
     kept = GraphTokens(graph, Fingerprinter())
-    for _ in kept.evaluate(_flat(array)):
-        pass
+    found = kept.evaluate(_flat(array))
     nbytes = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
-    print(f"  {1e6 * cost.cpu_s / count:.1f} µs and {nbytes / count:.0f} bytes a task", flush=True)
+    print(f"  {1e6 * cost.cpu_s / count:.1f} µs and {nbytes / len(found):.0f} bytes a task", flush=True)
 
 
 def _flat(array: da.Array) -> list[Any]:

@@ -137,7 +137,7 @@ class Digester:
             `DIGEST_SIZE` bytes, the same as from `combine`.
         """
         state = self._copy()
-        state.update(DIGEST_FRAME.join([_LENGTHS[len(tag)] + tag, *digests]))
+        state.update(_LENGTHS[len(tag)] + DIGEST_FRAME.join([tag, *digests]))
         return state.digest()
 
     def digest_framed(self, framed: bytes) -> bytes:

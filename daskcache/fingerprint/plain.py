@@ -30,6 +30,10 @@ _pack_doubles = Struct("<dd").pack
 # its blocks would hold on to every number.
 _REMEMBERED = 50_000
 _SHALLOW = 3
+# What a slice is made of that may be remembered by value: True equals 1.
+_POSITIONS = frozenset([int, types.NoneType])
+# Longer tuples seldom come back.
+_SHORT = 10
 
 
 def make_leaves(digester: Digester) -> dict[type, Leaf]:
@@ -52,6 +56,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
     floats: dict[float, bytes] = {}
     strings: dict[str, bytes] = {}
     slices: dict[tuple[int | None, ...], bytes] = {}
+    tuples: dict[tuple[int | slice, ...], bytes] = {}
 
     def fingerprint_int(value: int) -> bytes:
         found = ints.get(value)
@@ -81,11 +86,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
 
     def fingerprint_slice(value: slice) -> bytes | None:
         start, stop, step = key = value.start, value.stop, value.step
-        is_simple = (
-            (start is None or type(start) is int)
-            and (stop is None or type(stop) is int)
-            and (step is None or type(step) is int)
-        )
+        is_simple = type(start) in _POSITIONS and type(stop) in _POSITIONS and type(step) in _POSITIONS
         found = slices.get(key) if is_simple else None
         if found is None:
             parts = shallow(key, 1)
@@ -100,28 +101,46 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
         parts = []
         for value in values:
             kind = type(value)
-            leaf = scalars.get(kind)
+            leaf = parts_of_others.get(kind)
             if leaf is not None:
-                parts.append(leaf(value))
+                found = leaf(value)
+                if found is None:
+                    return None
+                parts.append(found)
                 continue
             tag = sequences.get(kind)
-            if tag is not None and depth < _SHALLOW:
-                inner = shallow(value, depth + 1)
-                if inner is None:
-                    return None
-                parts.append(combine(tag, inner))
-                continue
-            if kind is slice:
-                found = fingerprint_slice(value)
-                if found is not None:
-                    parts.append(found)
-                    continue
-            return None
+            if tag is None or depth >= _SHALLOW:
+                return None
+            inner = shallow(value, depth + 1)
+            if inner is None:
+                return None
+            parts.append(combine(tag, inner))
         return parts
 
     def fingerprint_tuple(value: tuple[Any, ...]) -> bytes | None:
-        parts = shallow(value, 1)
-        return None if parts is None else combine(b"tuple", parts)
+        # Shapes, numbers of blocks and regions come back often.
+        is_simple = len(value) < _SHORT
+        for part in value if is_simple else ():
+            if type(part) is slice:
+                if not (
+                    type(part.start) in _POSITIONS
+                    and type(part.stop) in _POSITIONS
+                    and type(part.step) in _POSITIONS
+                ):
+                    is_simple = False
+                    break
+            elif type(part) is not int:
+                is_simple = False
+                break
+        found = tuples.get(value) if is_simple else None
+        if found is None:
+            parts = shallow(value, 1)
+            if parts is None:
+                return None
+            found = combine(b"tuple", parts)
+            if is_simple and len(tuples) < _REMEMBERED:
+                tuples[value] = found
+        return found
 
     def fingerprint_list(value: list[Any]) -> bytes | None:
         parts = shallow(value, 1)
@@ -163,10 +182,10 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
             fingerprint_int(value.flags),
         ),
     }
+    parts_of_others: dict[type, Leaf] = {**scalars, slice: fingerprint_slice}
     sequences: dict[type, bytes] = {tuple: b"tuple", list: b"list"}
     return {
-        **scalars,
-        slice: fingerprint_slice,
+        **parts_of_others,
         tuple: fingerprint_tuple,
         list: fingerprint_list,
         dict: fingerprint_dict,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 from typing import Any, Self
 
 import dask.array.chunk
@@ -27,6 +27,8 @@ from daskcache.tokens.scope import FromDependencyError, Literal, Scope
 
 __all__ = ["BlockwiseLayer"]
 
+_PLAIN = frozenset([int, slice])
+
 
 class BlockwiseLayer:
     """A blockwise layer, seen block by block."""
@@ -37,10 +39,11 @@ class BlockwiseLayer:
         "_is_tried",
         "_others",
         "_outer",
-        "_shape",
         "_template",
+        "arrays",
         "digests",
         "dummies",
+        "shape",
         "task",
     )
 
@@ -50,11 +53,13 @@ class BlockwiseLayer:
         concatenate: Any = layer.concatenate
         if concatenate is True:
             concatenate = dask.array.core.concatenate_axes
-        self._shape = tuple(layer.dims[i] for i in layer.output_indices)
+        self.shape = tuple(layer.dims[i] for i in layer.output_indices)
         self._inputs: list[tuple[str, Callable[[tuple[Any, ...]], Any]]] = []
         # Of the inputs those that are one block each, and those that may refer to others.
         self._blocks: dict[str, tuple[str, list[int]]] = {}
         self._others: list[Callable[[tuple[Any, ...]], Any]] = []
+        # All their blocks are needed where all of the layer's own are.
+        self.arrays: list[tuple[str, tuple[int, ...]]] = []
         self._template: _Template | None = None
         self._is_tried = False
         self.digests: dict[int, bytes] = {}
@@ -77,7 +82,9 @@ class BlockwiseLayer:
             elif contracted:
                 make = functools.partial(_contract, name, positions, contracted, concatenate)
                 self._others.append(make)
+                self.arrays.append((name, tuple(layer.numblocks[name])))
             else:
+                self.arrays.append((name, tuple(layer.numblocks[name])))
                 make = functools.partial(_one_block, name, positions)
                 self._blocks[slot] = name, positions
             self._inputs.append((slot, make))
@@ -89,9 +96,9 @@ class BlockwiseLayer:
 
     def has_block(self, coords: tuple[Any, ...]) -> bool:
         """Tell whether the layer has a block of these numbers."""
-        if len(coords) != len(self._shape):
+        if len(coords) != len(self.shape):
             return False
-        for i, n in zip(coords, self._shape, strict=True):
+        for i, n in zip(coords, self.shape, strict=True):
             # As a number in a set: libraries write keys with numpy's integers.
             if not (0 <= i < n if type(i) is int else i in range(n)):
                 return False
@@ -135,22 +142,24 @@ class BlockwiseLayer:
         if not self._is_tried:
             # Now it is known whether the function is one that a template will do for.
             self._is_tried = True
-            self._template = _Template.of(scope.template(self.task), self._blocks, dict(self._inputs))
+            size = len(self.shape) + len(self.dummies)
+            parts = scope.template(self.task)
+            self._template = _Template.of(parts, self._blocks, size, dict(self._inputs))
         return token
 
     def direct(
-        self, coords: tuple[Any, ...], outer: Scope, tokens: Mapping[Key, Any], waiting: list[Key]
+        self, key: Key, outer: Scope, tokens: MutableMapping[Key, Any], waiting: list[Key]
     ) -> bytes | None:
         """Give the token of a block of which all inputs are known, once a template has been made.
 
         Parameters
         ----------
-        coords : tuple of int
-            The block's numbers.
+        key : tuple
+            The layer's name, and the block's numbers.
         outer : Scope
             Where the layer's inputs are looked up.
         tokens : mapping
-            What is known by now.
+            What is known by now; the block's is added.
         waiting : list
             Keys are added to it that have to be known first.
 
@@ -161,18 +170,40 @@ class BlockwiseLayer:
         """
         if self._template is None:
             return None
-        if self._others:
-            is_value = outer.tokens.is_value
-            waiting.extend(
-                [dep for dep in self.dependencies(coords) if dep not in tokens and not is_value(dep)]
-            )
-            if waiting:
-                return None
+        unknown = [dep for dep in self.dependencies(key[1:]) if dep not in tokens]
+        waiting.extend([dep for dep in unknown if not outer.tokens.is_value(dep)])
+        if waiting:
+            return None
         try:
-            return self._template.fill(coords + self.dummies, outer, tokens, waiting)
-        except (UncacheableError, FromDependencyError):
+            for dep in unknown:
+                outer.tokens.look(dep)
+        except FromDependencyError:
             # The rules say where in the task it is.
             return None
+        self._template.fill([key], self.dummies, outer, tokens)
+        return tokens.get(key)
+
+    def fill(self, keys: Sequence[Key], outer: Scope, tokens: MutableMapping[Key, Any]) -> Sequence[Key]:
+        """Give tokens to blocks of which all inputs are known, once a template has been made.
+
+        Parameters
+        ----------
+        keys : sequence of tuple
+            The layer's name, and blocks' numbers.
+        outer : Scope
+            Where the layer's inputs are looked up.
+        tokens : mapping
+            What is known by now; the blocks' are added.
+
+        Returns
+        -------
+        sequence of tuple
+            The keys that have none yet, for `direct` or `token`.
+        """
+        # Others may refer to what is not known, and would be worked out one within the other.
+        if self._template is None or self._others:
+            return keys
+        return self._template.fill(keys, self.dummies, outer, tokens)
 
     def scope(self, coords: tuple[Any, ...], outer: Scope) -> Scope:
         """Give the scope in which the layer's task is that of one block."""
@@ -192,7 +223,7 @@ class _Template:
     def __init__(
         self,
         pieces: list[bytes],
-        blocks: list[tuple[int, str, Callable[[tuple[Any, ...]], tuple[Any, ...]]]],
+        blocks: list[tuple[int, str, Callable[[tuple[Any, ...]], tuple[Any, ...]] | None]],
         others: list[tuple[int, Callable[[tuple[Any, ...]], Any]]],
     ) -> None:
         self._pieces = pieces
@@ -204,6 +235,7 @@ class _Template:
         cls,
         parts: list[Any] | None,
         blocks: dict[str, tuple[str, list[int]]],
+        size: int,
         inputs: dict[str, Callable[[tuple[Any, ...]], Any]],
     ) -> Self | None:
         if parts is None or any(isinstance(part, str) and part not in inputs for part in parts):
@@ -221,35 +253,48 @@ class _Template:
                 pieces[-1] += frame(part)
         return cls(
             pieces,
-            [(number, blocks[slot][0], _pick(blocks[slot][1])) for number, slot in slots if slot in blocks],
+            [
+                (number, blocks[slot][0], _pick(blocks[slot][1], size))
+                for number, slot in slots
+                if slot in blocks
+            ],
             [(number, inputs[slot]) for number, slot in slots if slot not in blocks],
         )
 
     def fill(
-        self, coords: tuple[Any, ...], outer: Scope, tokens: Mapping[Key, Any], waiting: list[Key]
-    ) -> bytes | None:
-        pieces = self._pieces.copy()
-        for number, name, pick in self._blocks:
-            key = (name, *pick(coords))
-            found = tokens.get(key)
-            if found is None:
-                if outer.tokens.is_value(key):
-                    pieces[number] = outer.tokens.look(key)
-                else:
-                    waiting.append(key)
-            elif type(found) is bytes:
+        self, keys: Iterable[Key], dummies: tuple[Any, ...], outer: Scope, tokens: MutableMapping[Key, Any]
+    ) -> list[Key]:
+        # By far most of the tasks of most graphs pass here.
+        left: list[Key] = []
+        known, copy, hash_framed = (
+            tokens.get,
+            self._pieces.copy,
+            outer.tokens.fingerprinter.digester.digest_framed,
+        )
+        for key in keys:
+            coords = key[1:] + dummies
+            pieces = copy()
+            for number, name, pick in self._blocks:
+                found = known((name, *coords) if pick is None else (name, *pick(coords)))
+                if type(found) is not bytes:
+                    left.append(key)
+                    break
                 pieces[number] = found
             else:
-                return None
-        if waiting:
-            return None
-        for number, make in self._others:
-            pieces[number] = outer.token(make(coords))
-        return outer.tokens.fingerprinter.digester.digest_framed(b"".join(pieces))
+                try:
+                    for number, make in self._others:
+                        pieces[number] = outer.token(make(coords))
+                except (UncacheableError, FromDependencyError):
+                    left.append(key)
+                    continue
+                tokens[key] = hash_framed(b"".join(pieces))
+        return left
 
 
-def _pick(positions: list[int]) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """Give what picks some numbers of a tuple, in a third of the time that a list of them takes."""
+def _pick(positions: list[int], size: int) -> Callable[[tuple[Any, ...]], tuple[Any, ...]] | None:
+    """Give what picks some of so many numbers, in a third of the time that a list of them takes; None for all of them."""
+    if positions == list(range(size)):
+        return None
     if len(positions) > 1:
         return operator.itemgetter(*positions)
     return operator.itemgetter(slice(positions[0], positions[0] + 1) if positions else slice(0))
@@ -265,7 +310,11 @@ def _one_block(name: str, positions: list[int], coords: tuple[Any, ...]) -> Task
 
 def _from_io(io_dep: Any, positions: list[int], coords: tuple[Any, ...]) -> Any:
     index = tuple([coords[p] for p in positions])
-    value = parse_input(io_dep.get(index, index))
+    value = io_dep.get(index, index)
+    if type(value) is tuple and _PLAIN.issuperset(map(type, value)):
+        # Such as the shape of a block, or where it lies: nothing to go through.
+        return Literal(value)
+    value = parse_input(value)
     return value if isinstance(value, GraphNode | TaskRef) else Literal(value)
 
 

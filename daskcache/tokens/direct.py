@@ -7,7 +7,7 @@ a token is: `Direct` gives its token or none at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from daskcache.dask_internals import Alias, DataNode, GraphNode, Key, List, Task, TaskRef, Tuple
@@ -42,7 +42,7 @@ class Direct:
     keys : container
         All keys of the graph.
     tokens : mapping
-        The tokens that are known by now, and reasons for those that there are not.
+        The tokens that are known by now, and reasons for those that there are not; more are added.
     """
 
     __slots__ = (
@@ -67,7 +67,7 @@ class Direct:
         nodes: Mapping[Key, Any],
         layers: Mapping[str, BlockwiseLayer],
         keys: Container[Key],
-        tokens: Mapping[Key, bytes | UncacheableError],
+        tokens: MutableMapping[Key, bytes | UncacheableError],
     ) -> None:
         self._graph = graph
         self._scope = scope
@@ -84,6 +84,35 @@ class Direct:
         # No number equals a tuple or a text: where all keys are these, none is looked up among them.
         has_numbers = not {tuple, str}.issuperset(map(type, nodes))
         self._never_keys = _NEVER_KEYS if has_numbers else _NEVER_KEYS | {int, float, bool}
+
+    def evaluate(self, layers: Iterable[tuple[str, Sequence[Key]]]) -> Iterator[Key]:
+        """Give tokens to tasks that come after what they need.
+
+        Parameters
+        ----------
+        layers : iterable of tuple
+            Names of layers, and keys of theirs.
+
+        Yields
+        ------
+        key : Hashable
+            One that has to be given a token otherwise before the next one is looked at.
+        """
+        tokens, token = self._tokens, self.token
+        waiting: list[Key] = []
+        for name, keys in layers:
+            layer = self._layers.get(name)
+            if layer is not None:
+                # The first one tells how the others are made up.
+                yield keys[0]
+                keys = layer.fill(keys, self._scope, tokens)
+            for key in keys:
+                found = token(key, waiting)
+                if found is not None:
+                    tokens[key] = found
+                else:
+                    waiting.clear()
+                    yield key
 
     def token(self, key: Key, waiting: list[Key]) -> bytes | None:
         """Give the token of a key, if all that it depends on is known and no rule is needed.
@@ -103,7 +132,7 @@ class Direct:
         if self._layers and type(key) is tuple and key:
             layer = self._layers.get(key[0])
             if layer is not None:
-                return layer.direct(key[1:], self._scope, self._tokens, waiting)
+                return layer.direct(key, self._scope, self._tokens, waiting)
         node: Any = self._nodes.get(key)
         kind = type(node)
         if kind is Task:
@@ -119,17 +148,21 @@ class Direct:
         known = self._ordinary.get(id(task.func))
         if known is None:
             known = self._readers.get(id(task.func))
-            if known is None or not args or type(args[0]) is not TaskRef or self._graph.is_value(args[0].key):
+            if known is None or not args or type(args[0]) is not TaskRef or self._is_value(args[0].key):
                 return None
         count = len(args)
         if not count and not kwargs:
             return None
-        tokens = self._tokens
+        tokens, leaves = self._tokens, self._leaves
         # Of most tasks the last thing that is known: each is looked at before any is encoded.
         parts = [known.heads.get(count) or known.head(count)]
         for arg in args:
             is_reference = type(arg) is TaskRef
-            found: Any = tokens.get(arg.key) if is_reference else None
+            if is_reference:
+                found: Any = tokens.get(arg.key)
+            else:
+                leaf = leaves.get(type(arg))
+                found = None if leaf is None else leaf(arg)
             if type(found) is not bytes:
                 if found is None and is_reference and type(self._nodes.get(arg.key)) is Task:
                     self._add_others(task, waiting)
@@ -147,6 +180,12 @@ class Direct:
                 return None
             framed += tail
         return self._hash(framed)
+
+    def _is_value(self, key: Key) -> bool:
+        """Tell whether a key stands for a value; for tasks without asking the graph."""
+        if (type(key) is tuple and key and key[0] in self._layers) or type(self._nodes.get(key)) is Task:
+            return False
+        return self._graph.is_value(key)
 
     def _add_others(self, task: Task, waiting: list[Key]) -> None:
         """Add all that a task waits for, so that it is looked at but twice."""
@@ -191,7 +230,12 @@ class Direct:
         if tag is not None:
             parts, tokens = [], self._tokens
             for element in arg.args:
-                found: Any = tokens.get(element.key) if type(element) is TaskRef else None
+                kind = type(element)
+                found: Any = None
+                if kind is TaskRef:
+                    found = tokens.get(element.key)
+                elif kind is Alias:
+                    found = tokens.get(element.target)
                 if type(found) is not bytes:
                     found = self._argument(element, waiting)
                     if found is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
@@ -24,6 +24,7 @@ from daskcache.fingerprint.sources import Source
 from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.collecting import without_collecting
 from daskcache.tokens.direct import Direct, GraphKeys
+from daskcache.tokens.ordering import list_inputs
 from daskcache.tokens.scope import MISSING, FromDependencyError, Known, Scope
 
 __all__ = ["GraphTokens", "Settled"]
@@ -74,6 +75,7 @@ class GraphTokens:
         known: Mapping[Key, Settled | UncacheableError] | None = None,
     ) -> None:
         self.fingerprinter = fingerprinter
+        self._dsk = dsk
         self._known = known or {}
         self._layers: dict[str, BlockwiseLayer] = {}
         self._nodes: dict[Key, Any] = {}
@@ -122,7 +124,7 @@ class GraphTokens:
         Returns
         -------
         bytes or None
-            20 bytes; None also for a value of which tasks want regions only, and that was never looked at whole.
+            20 bytes; None also for a value of which tasks want regions only.
         """
         token = self._tokens.get(key)
         return token if isinstance(token, bytes) else None
@@ -143,7 +145,8 @@ class GraphTokens:
         token = self._evaluate(key)
         return None if isinstance(token, bytes) else token
 
-    def evaluate(self, keys: Iterable[Key]) -> Iterator[tuple[Key, bytes]]:
+    @without_collecting
+    def evaluate(self, keys: Iterable[Key]) -> dict[Key, bytes]:
         """Token all that some keys need.
 
         Parameters
@@ -151,17 +154,17 @@ class GraphTokens:
         keys : iterable of Hashable
             Keys of the graph.
 
-        Yields
-        ------
-        key : Hashable
-            A key that has a token: one of the given, or one that they need.
-        token : bytes
-            Its 20 bytes.
+        Returns
+        -------
+        dict
+            Tokens of 20 bytes, by key: of those of the given that have one, and of those that they need.
         """
-        self._evaluate_all(list(keys))
-        for key, token in self._tokens.items():
-            if isinstance(token, bytes):
-                yield key, token
+        wanted = list(keys)
+        inputs = list_inputs(self._dsk, self._layers, self._nodes, self._tokens, wanted)
+        for key in self._direct.evaluate(inputs):
+            self._evaluate(key)
+        self._evaluate_all(wanted)
+        return {key: token for key, token in self._tokens.items() if isinstance(token, bytes)}
 
     def function(self, key: Key) -> bytes:
         """Give the fingerprint of the function whose result a block is.
@@ -330,12 +333,9 @@ class GraphTokens:
         object
             The array-like of which the task's block is all, or None.
         """
-        layer = self._layer(key)
-        scope, node = self._scope, None
-        if layer is not None:
-            scope, node = layer.scope(key[1:], self._scope), layer.task
-        elif key in self._nodes:
-            node = self.node(key)
+        if self._layer(key) is None and key not in self._nodes:
+            return None
+        scope, node = self.task(key)
         if not isinstance(node, Task) or node.func not in GETTERS:
             return None
         array, index = (scope.literal(arg) for arg in node.args[:2])
@@ -345,12 +345,12 @@ class GraphTokens:
     def _layer(self, key: Key) -> BlockwiseLayer | None:
         return self._layers.get(key[0]) if type(key) is tuple and key else None
 
+    @without_collecting
     def _evaluate(self, key: Key) -> bytes | UncacheableError:
         if key not in self._tokens:
             self._evaluate_all([key])
         return self._tokens[key]
 
-    @without_collecting
     def _evaluate_all(self, stack: list[Key]) -> None:
         tokens = self._tokens
         entered: set[Key] = set()

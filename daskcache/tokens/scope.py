@@ -184,16 +184,14 @@ class Scope:
     def token(self, node: Any) -> bytes:
         """Give the token of a node or literal in this scope."""
         kind = type(node)
-        if kind is TaskRef:
-            return self.look(node.key)
+        if kind is Literal:
+            if node.digest is None:
+                node.digest = self.value(node.value)
+            return bytes(node.digest)
         if kind is Task:
             return self._task(node)
         if isinstance(node, TaskRef):
             return self.look(node.key)
-        if isinstance(node, Literal):
-            if node.digest is None:
-                node.digest = self.value(node.value)
-            return node.digest
         if not isinstance(node, GraphNode):
             return self._fingerprint(node)
         if isinstance(node, NestedContainer):
@@ -218,6 +216,9 @@ class Scope:
 
     def value(self, value: object) -> bytes:
         """Give the fingerprint of a value that a task is given."""
+        leaf = self.tokens.fingerprinter.leaves.get(type(value))
+        if leaf is not None and (found := leaf(value)) is not None:
+            return found
         if callable(value):
             # Whoever is given a reader, or a clock, is going to call it.
             refuse_impure(value)
