@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
@@ -436,6 +437,8 @@ def main() -> int:
     parser.add_argument("--flox", type=Path, help="flox's source distribution")
     parser.add_argument("--workers", help="processes, as pytest-xdist's -n")
     options, arguments = parser.parse_known_args()
+    # A shell has what it starts in the background ignore it, and tests of dask wait for one.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     wanted = options.runs.split(",") if options.runs else [run.name for run in RUNS]
     runs = [run for run in RUNS if run.name in {"off", *wanted}]
     work = options.work.resolve()
