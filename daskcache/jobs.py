@@ -60,6 +60,7 @@ class Engine:
         self.client: Any = owner if is_cluster else None
         self._future: Any = None
         self._threads = _count_threads()
+        self.is_set_up = threading.Event()
 
     def cancel(self) -> None:
         """Stop at the next task. What is being computed is finished here, and thrown away on a cluster."""
@@ -115,6 +116,7 @@ class Engine:
                 options["pool"] = pool
             if self._get in _LOCAL:
                 options["callbacks"] = callbacks
+            self.is_set_up.set()
             (result,) = dask.base.compute(self._collection, scheduler=self._get, **options)
         return result
 
@@ -140,10 +142,12 @@ class Engine:
             future = self._future = self.client.compute(self._collection)
             if background:
                 distributed.fire_and_forget(future)
+            self.is_set_up.set()
             ended = threading.Event()
-            future.add_done_callback(lambda _: ended.set())
+            if not background:  # at the interpreter's end there is no thread to call back in
+                future.add_done_callback(lambda _: ended.set())
             with drawing_bar(self._progress, shows_bar) as draw:
-                while not ended.wait(_TICK_S):
+                while not (ended.wait(_TICK_S) or future.done()):
                     draw()
             return future.result()
         except KeyboardInterrupt:
@@ -248,16 +252,21 @@ class Work:
             raise
         finally:
             self._ended.set()
+            self._engine.is_set_up.set()
         return self._outcome[0]
 
     def start(self) -> None:
-        """Do it in a thread of its own. The interpreter waits for it at its end, unless a cluster goes on without."""
+        """Do it in a thread of its own. The interpreter waits for it at its end, unless a cluster goes on without.
+
+        Returns once all threads are there, because at its end it lets none be started.
+        """
         # In a copy of this context, in which dask keeps what the user annotates.
         context = contextvars.copy_context()
         thread = threading.Thread(
             target=context.run, args=(self._run_aside,), name="daskcache-persist", daemon=self.is_on_cluster
         )
         thread.start()
+        self._engine.is_set_up.wait()
 
     def _run_aside(self) -> None:
         try:

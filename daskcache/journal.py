@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
+import logging
 import multiprocessing
 import multiprocessing.util
 import os
@@ -23,6 +26,8 @@ __all__ = ["Spot", "expect", "list_pending", "list_with", "note_done", "note_sto
 
 Spot = tuple[str, str]
 """Where a block is listed: a root and a namespace."""
+
+logger = logging.getLogger("daskcache")
 
 _FLUSH_S = 2.0
 _MOST = 8
@@ -49,7 +54,10 @@ class _Journal:
             # One document for all that some seconds bring.
             timer = threading.Timer(_FLUSH_S, self.flush)
             timer.daemon = True
-            timer.start()
+            with contextlib.suppress(
+                RuntimeError
+            ):  # at the interpreter's end none starts, and the rest is listed
+                timer.start()
 
     def done(self, token: bytes) -> None:
         with self.lock:
@@ -192,12 +200,17 @@ def _list_stored(targets: Mapping[Spot, Sequence[Listed]], run: str, weighed: Ma
             stored = ((listing.find(row.block), row.checksum) for row in rows)
             listed = [Listed(block, checksum) for block, checksum in stored if block is not None]
             put_pack(root, namespace, listed, weighed)
-    except StoreError as error:
-        warn_once(
-            f"the result is right, but what was stored of it is not listed: {error}", about=unstored_in(run)
-        )
     except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
-        warn_of_defect("what was stored is not listed", error)
+        if not threading.main_thread().is_alive():
+            # At the interpreter's end no thread starts, and a store may need one.
+            logger.info("what was stored last is not listed: %s", error)
+        elif isinstance(error, StoreError):
+            warn_once(
+                f"the result is right, but what was stored of it is not listed: {error}",
+                about=unstored_in(run),
+            )
+        else:
+            warn_of_defect("what was stored is not listed", error)
 
 
 _journals: dict[str, _Journal] = {}
@@ -218,8 +231,17 @@ def _journal_of(run: str) -> _Journal:
 
 
 def _list_when_this_process_ends() -> None:
-    """Have a process of a pool or of a cluster list what is left: its timers end with it, and nobody else knows."""
-    # Where a program ends, threads can be started no more, of which the store needs some.
-    if multiprocessing.parent_process() is not None and os.getpid() not in _listed_at_end:
-        _listed_at_end.add(os.getpid())
+    """Have this process list what is left: its timers end with it, and nobody else knows."""
+    if os.getpid() in _listed_at_end:
+        return
+    _listed_at_end.add(os.getpid())
+    if multiprocessing.parent_process() is not None:
+        # Processes of a pool or of a cluster leave without asking `atexit`.
         multiprocessing.util.Finalize(None, list_pending, exitpriority=10)
+    else:
+        atexit.register(_list_rest)
+
+
+def _list_rest() -> None:
+    for journal in list(_journals.values()):
+        journal.flush()

@@ -75,7 +75,11 @@ def pack(raw: np.ndarray[Any, Any], spec: ChunkSpec) -> memoryview:
     nbytes = math.prod(_full_shape(spec, raw.shape)) * raw.dtype.itemsize
     if nbytes < _HANDOVER_BYTES:
         return _pack(raw, spec)
-    return _threads().submit(_pack, raw, spec).result()
+    try:
+        packed = _threads().submit(_pack, raw, spec)
+    except RuntimeError:  # the interpreter is at its end, and has no threads for anybody
+        return _pack(raw, spec)
+    return packed.result()
 
 
 def _pack(raw: np.ndarray[Any, Any], spec: ChunkSpec) -> memoryview:

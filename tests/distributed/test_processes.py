@@ -173,7 +173,6 @@ def test_a_client_that_leaves(cluster, client, store_root):
     x = produced(slowly, 0.1, n=36)
     with Client(cluster.address, set_as_default=True):
         daskcache.persist(x, "x", wait=False)
-        time.sleep(0.3)
     wait_until(lambda: len(objects(store_root)) == 12)
     wait_until(lambda: (store_root / "namespaces/default/x/@/latest").exists())
     check(daskcache.open("x"), x, store_root)

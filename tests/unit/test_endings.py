@@ -1,0 +1,97 @@
+"""What a program leaves when it ends, fails or is interrupted: Python gives it no more threads then."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+import daskcache
+from daskcache.catalog import Catalog
+from tests import producers
+from tests.producers import count, leftovers, objects
+
+BLOCKS = 8
+# Blocks of 400 kB, which threads of their own compress.
+PIPELINE = f"""
+import sys
+
+import dask
+import dask.array as da
+import numpy as np
+
+import daskcache
+from tests.producers import failing, produced, slowly
+
+@daskcache.version("1")
+def give(block, fails):
+    if fails and block[0] == 50_000 * {BLOCKS - 1}:
+        failing(block)
+    return slowly(block, 0.1)
+
+def make(fails=False):
+    x = da.arange(50_000 * {BLOCKS}, chunks=50_000)
+    return x.map_blocks(give, fails, dtype="i8", meta=np.empty(0, "i8"))
+"""
+ENVIRONMENT = {"DASK_DASKCACHE__ENABLED": "true", "DASK_DASKCACHE__POLICY": "outputs"}
+
+
+@pytest.fixture(autouse=True)
+def calls(tmp_path, monkeypatch):
+    directory = tmp_path / "calls"
+    directory.mkdir()
+    monkeypatch.setenv(producers.CALLS, str(directory))
+
+
+def start(store_root, source):
+    return subprocess.Popen(
+        [sys.executable, "-c", PIPELINE + textwrap.dedent(source)],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, **ENVIRONMENT, "DASK_DASKCACHE__STORE": str(store_root)},
+        # Jobs in the background of a shell ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def test_a_program_that_does_not_wait_for_what_it_persists(store_root):
+    """The interpreter waits for it at its end."""
+    process = start(store_root, 'daskcache.persist(make(), "x", wait=False)')
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 0
+    assert count() == BLOCKS
+    assert len(daskcache.open("x", store=str(store_root)).compute()) == 50_000 * BLOCKS
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+def test_a_program_that_fails(store_root, scheduler):
+    """What it has stored just before is found as well."""
+    process = start(store_root, f'make(True).compute(scheduler="{scheduler}", num_workers=1)')
+    assert process.communicate(timeout=60)[1].rstrip().endswith("this block cannot be computed")
+    count()
+    stored = len(objects(store_root))
+    assert len(Catalog(str(store_root)).token_index()) == stored > 0
+
+
+def test_a_program_that_is_interrupted(store_root):
+    """Tasks that had begun are finished, stored and found, and nobody is told of a defect."""
+    process = start(store_root, "make().compute(num_workers=2)")
+    deadline = time.monotonic() + 60
+    while not objects(store_root):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    told = process.communicate(timeout=60)[1]
+    assert told.startswith("Traceback")
+    assert told.rstrip().endswith("KeyboardInterrupt")
+    begun = count()
+    assert begun == len(objects(store_root)) < BLOCKS
+    assert not leftovers(store_root)
+    assert len(Catalog(str(store_root)).token_index()) == begun
+    assert start(store_root, "make().compute(num_workers=2)").communicate(timeout=60)[1] == ""
+    assert count() == BLOCKS - begun
