@@ -19,6 +19,8 @@ from daskcache.tokens.scope import FromDependencyError, Known, Scope, TokenSourc
 
 __all__ = ["Direct", "GraphKeys"]
 
+# Of one task that are followed here.
+_MOST_NAMES = 10
 _CONTAINERS = {List: b"list", Tuple: b"tuple"}
 # Of the things in an older tuple, those that dask looks up among the keys, and those that it never does.
 _MAYBE_KEYS = (int, float, str, bool)
@@ -182,21 +184,27 @@ class Direct:
         return self._hash(framed)
 
     def _is_value(self, key: Key) -> bool:
-        """Tell whether a key stands for a value; for tasks without asking the graph."""
-        if (type(key) is tuple and key and key[0] in self._layers) or type(self._nodes.get(key)) is Task:
-            return False
+        """Tell whether a key stands for a value; for tasks, and other names of theirs, without asking the graph."""
+        named: Any = key
+        for _ in range(_MOST_NAMES):
+            if type(named) is tuple and named and named[0] in self._layers:
+                return False
+            node = self._nodes.get(named)
+            if type(node) is Task:
+                return False
+            if type(node) is not tuple or not node:
+                break
+            if callable(node[0]):
+                return False
+            if not self._is_key(node):
+                break
+            named = node
         return self._graph.is_value(key)
 
     def _add_others(self, task: Task, waiting: list[Key]) -> None:
         """Add all that a task waits for, so that it is looked at but twice."""
-        tokens, nodes, is_value = self._tokens, self._nodes, self._graph.is_value
-        waiting.extend(
-            [
-                dep
-                for dep in task.dependencies
-                if dep not in tokens and (type(nodes.get(dep)) is Task or not is_value(dep))
-            ]
-        )
+        tokens, is_value = self._tokens, self._is_value
+        waiting.extend([dep for dep in task.dependencies if dep not in tokens and not is_value(dep)])
 
     def _tail(self, known: Known, kwargs: Mapping[str, Any], waiting: list[Key]) -> bytes | None:
         # The tasks of a layer are given the same objects.
@@ -259,7 +267,7 @@ class Direct:
         found = self._tokens.get(key)
         if found is not None:
             return found if type(found) is bytes else None
-        if type(self._nodes.get(key)) is not Task and self._graph.is_value(key):
+        if self._is_value(key):
             try:
                 return self._graph.look(key)
             except FromDependencyError:
@@ -280,7 +288,7 @@ class Direct:
         known = self._ordinary.get(id(func))
         if known is None:
             known = self._readers.get(id(func))
-            if known is None or not self._is_key(node[1]) or self._graph.is_value(node[1]):
+            if known is None or not self._is_key(node[1]) or self._is_value(node[1]):
                 return None
         parts = [known.heads.get(count) or known.head(count)]
         for arg in node[1:]:

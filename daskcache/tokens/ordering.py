@@ -18,6 +18,9 @@ from daskcache.tokens.blockwise import BlockwiseLayer
 
 __all__ = ["list_inputs"]
 
+# Of one thing; what has more is left out.
+_MOST_NAMES = 10
+
 
 def list_inputs(
     dsk: HighLevelGraph | Mapping[Key, Any],
@@ -68,7 +71,7 @@ def list_inputs(
             blocks = [key for key in blocks if layer.has_block(key[1:])]
         fresh = [key for key in blocks if key not in known] if known else [*blocks]
         if layer is None:
-            fresh = _list_tasks(fresh, nodes, needed)
+            fresh = _list_tasks(fresh, nodes, layers, needed)
         elif fresh and len(fresh) == math.prod(layer.shape):
             for source, numblocks in layer.arrays:
                 if source in layers and layers[source].shape == numblocks:
@@ -96,31 +99,57 @@ def _add(needed: Mapping[str, dict[Key, None]], keys: Iterable[Key]) -> list[Key
 
 
 def _list_tasks(
-    wanted: Iterable[Key], nodes: Mapping[Key, Any], needed: Mapping[str, dict[Key, None]]
+    wanted: Iterable[Key],
+    nodes: Mapping[Key, Any],
+    layers: Mapping[str, BlockwiseLayer],
+    needed: Mapping[str, dict[Key, None]],
 ) -> list[Key]:
     """List the tasks among keys of a layer, after those that they need and a layer names otherwise than itself."""
-    found = {key: None for key in wanted if _is_task(nodes.get(key), nodes)}
+    found = {key: None for key in wanted if _is_task(key, nodes, layers)}
     queue = [*found]
     for key in queue:
         node = nodes[key]
         for dep in _add(needed, _references(node) if type(node) is tuple else node.dependencies):
-            if dep not in found and _is_task(nodes.get(dep), nodes):
+            if dep not in found and _is_task(dep, nodes, layers):
                 found[dep] = None
                 queue.append(dep)
     return queue[::-1]
 
 
-def _is_task(node: Any, nodes: Mapping[Key, Any]) -> bool:
-    """Tell whether something is computed; of another name for a key only where it is one for a task."""
-    if type(node) is Alias and node.target in nodes:
-        node = nodes[node.target]
-    elif type(node) is Alias:
-        return True
-    return type(node) is Task or (type(node) is tuple and bool(node) and callable(node[0]))
+def _is_task(key: Key, nodes: Mapping[Key, Any], layers: Mapping[str, BlockwiseLayer]) -> bool:
+    """Tell whether a key stands for something that is computed, maybe by another name of it."""
+    node = nodes.get(key)
+    for _ in range(_MOST_NAMES):
+        kind = type(node)
+        if kind is Task or (kind is tuple and node and callable(node[0])):
+            return True
+        target = node.target if isinstance(node, Alias) else node
+        if kind is tuple and not _is_key(node, nodes, layers):
+            return False
+        if kind is not tuple and kind is not Alias:
+            return False
+        if target not in nodes:
+            return True
+        node = nodes[target]
+    return False
+
+
+def _is_key(value: Any, nodes: Mapping[Key, Any], layers: Mapping[str, BlockwiseLayer]) -> bool:
+    try:
+        return value in nodes or (
+            bool(value) and value[0] in layers and layers[value[0]].has_block(value[1:])
+        )
+    except TypeError:
+        # Not hashable.
+        return False
 
 
 def _references(node: Any) -> Iterator[Key]:
     """Find what may be keys in a task of the older form."""
+    if type(node) is tuple and not callable(node[0]):
+        # Another name.
+        yield node
+        return
     for arg in node[1:] if type(node) is tuple else node:
         if type(arg) is list or (type(arg) is tuple and arg and callable(arg[0])):
             yield from _references(arg)
