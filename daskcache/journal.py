@@ -239,9 +239,10 @@ def _list_when_this_process_ends() -> None:
         # Processes of a pool or of a cluster leave without asking `atexit`.
         multiprocessing.util.Finalize(None, list_pending, exitpriority=10)
     else:
-        atexit.register(_list_rest)
+        atexit.register(_list_rest, os.getpid())
 
 
-def _list_rest() -> None:
-    for journal in list(_journals.values()):
+def _list_rest(process: int) -> None:
+    # A fork calls it, too, and has locks that nobody will let go.
+    for journal in list(_journals.values()) if os.getpid() == process else ():
         journal.flush()
