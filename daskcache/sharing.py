@@ -234,7 +234,7 @@ def _find(check: Check) -> Any:
 
 
 def _find_output(place: OutputPlace, writer: Writer, token: bytes) -> Any:
-    """Give a block in one of the forms that its siblings had. What lies under a token and a form is just that block."""
+    """Give a block in one of the forms that its siblings had. What lies under a token, in a form that tells, is that block."""
     for form in _forms.of(_siblings(place, writer)):
         try:
             target = place.block(token, form)
@@ -256,7 +256,7 @@ class _Forms:
         self._lock = threading.Lock()
 
     def add(self, siblings: str, form: Form | None) -> None:
-        if form is None:
+        if form is None or not _tells(form):
             return
         with self._lock:
             if len(self._found) > 10_000:
@@ -271,6 +271,16 @@ class _Forms:
         """Give the newest first."""
         with self._lock:
             return [*reversed(self._found.get(siblings, {}))]
+
+
+def _tells(form: Form) -> bool:
+    """Whether a block that lies in this form's place has this form.
+
+    Blocks without elements lie nowhere, or everywhere. Times lie as integers of 8 bytes, and texts of all lengths as texts: a
+    sibling may have been of another unit, or shorter.
+    """
+    shape, dtype = form
+    return 0 not in (shape or ()) and dtype.kind not in "mMUT" and dtype.str[1:] != "i8"
 
 
 _FORMS = 2
