@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import random
+import os
 import statistics
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence, Set
+from hashlib import blake2b
 from itertools import count
 from typing import Any, Literal
 
@@ -63,8 +64,8 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
     in a mean or after a rechunk, what lies before that has run already. A block that is stored because a policy says so
     is looked for in the forms that others of its layer had in this process: not the first one.
 
-    Chains that need no other task are put into an order of the run's own, so that two runs that begin at once share
-    the work; dask breaks ties by the keys' names.
+    Chains that need no other task are put into an order of the process's own, so that two runs that begin at once share
+    the work; dask breaks ties by the keys' names. In one process a chain has one name, by which dask knows it again.
     """
     if not isinstance(dsk, dict):
         return dsk  # the user has switched dask's fusing off
@@ -97,8 +98,7 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
             continue
         name = key
         if not external and type(key) is tuple and key not in keys:
-            run = next(iter(checks.values()))[1].run
-            name = renamed[key] = (key[0], random.Random(f"{run} {key!r}").randrange(2**32), *key[1:])
+            name = renamed[key] = (key[0], _number(key), *key[1:])
         del result[key]
         result[name] = _task(name, inner, key, checks, external, produces)
         if node.func is store_block:
@@ -114,6 +114,14 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
         key: node.substitute(renamed) if not renamed.keys().isdisjoint(node.dependencies) else node
         for key, node in result.items()
     }
+
+
+def _number(key: Key) -> int:
+    """Give a number by which keys come in an order that other processes do not have."""
+    return int.from_bytes(blake2b(f"{os.getpid()} {key!r}".encode(), digest_size=4, salt=_ORDER).digest())
+
+
+_ORDER = os.urandom(blake2b.SALT_SIZE)
 
 
 def _task(

@@ -141,7 +141,7 @@ def test_what_becomes_no_chain_is_computed(store_root, monkeypatch):
 
 
 def test_what_a_policy_stores_is_looked_for_once_its_form_is_known(store_root, monkeypatch):
-    x = produced(slowly, 0.0, n=12)
+    x = produced(slowly, 0.0, n=12).astype(float)
     with daskcache.activate(policy="outputs"), dask.config.set(scheduler="synchronous"):
         assert (x.compute() == EXPECTED[:12]).all()
         assert count() == 4

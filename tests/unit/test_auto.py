@@ -129,7 +129,7 @@ def test_results_under_auto_are_as_without(store_root):
 
 
 def test_marked_blocks_are_stored_as_marked(store_root):
-    """They look first whether another run has stored them, in an order of the run's own, and so under keys of its own."""
+    """They look first whether another run has stored them, in an order of the process's own, and so under keys of its own."""
     with daskcache.activate(policy="auto"), dask.config.set(scheduler="sync"):
         for expected in (1, 0):
             # What fills blocks is asked by their numbers; all are alike, and so looked for and found after the first.

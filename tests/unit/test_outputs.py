@@ -212,6 +212,30 @@ def test_functions_that_are_seen_to_write(store_root, tmp_path, name, policy):
         WRITERS[name](doubled(), str(path)).compute()
 
 
+@pytest.mark.parametrize("policy", ["outputs", "auto"])
+def test_what_a_script_collects_beside_its_results(store_root, policy):
+    """A second run would print nothing."""
+
+    def script():
+        total, seen = np.zeros(4), []
+
+        def collect(block, block_id=None):
+            total[block_id[0]] = block.sum()
+            return block
+
+        def note(block):
+            seen.append(block.sum())
+            return block
+
+        for function in (collect, note):
+            doubled().map_blocks(function, dtype="i8", meta=np.empty(0, "i8")).compute(scheduler="sync")
+        return total.sum(), sum(seen)
+
+    with daskcache.activate(policy=policy, on_uncacheable="ignore"):
+        for _ in range(2):
+            assert script() == (EXPECTED.sum(), EXPECTED.sum())
+
+
 def test_a_function_that_is_declared_to_have_an_effect(store_root):
     sent = []
 
@@ -463,3 +487,11 @@ def test_the_run_counts_what_it_stores_and_what_it_cannot(store_root, policy):
 @daskcache.version("1")
 def make_objects():
     return np.array([{1}, {2}], object)
+
+
+def test_blocks_have_the_same_keys_each_time(store_root):
+    """By them a cluster knows what it computes already. Where nothing goes into a task, a process has an order of its own."""
+    with daskcache.activate(policy="outputs"):
+        x = doubled()
+        one, two = (dask.delayed(np.sum)(x) for _ in range(2))
+        assert len(set(one.dask) & set(two.dask)) == x.npartitions
