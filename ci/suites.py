@@ -37,6 +37,9 @@ SUITES = {
 UNPACKED = "unpacked"
 """Where the latter lie. No directory of imports: what is tested is what is installed."""
 
+HOME = "home"
+"""Where tests are run, away from everybody's settings."""
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -150,7 +153,7 @@ def start_pytest(targets: Sequence[str], run: Run, work: Path, out: Path, argume
     arguments : sequence of str
         More for it.
     """
-    home = work / "home"
+    home = work / HOME
     home.mkdir(parents=True, exist_ok=True)
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("DASK_", "PYTEST_"))
@@ -411,8 +414,11 @@ def unpack_flox(archive: Path, work: Path) -> None:
         source.extractall(work / "source", filter="data")
         (root,) = {name.partition("/")[0] for name in source.getnames()}
     (work / UNPACKED / "flox").mkdir(parents=True, exist_ok=True)
-    # Its package stays behind.
+    # Its package stays behind; tests take graphs from its benchmarks, which they import from where they are run.
     shutil.move(work / "source" / root / "tests", work / UNPACKED / "flox" / "tests")
+    shutil.move(work / "source" / root / "asv_bench", work / HOME / "asv_bench")
+    # Runs those benchmarks, by a library for them.
+    (work / UNPACKED / "flox" / "tests" / "test_asv.py").unlink()
 
 
 def main() -> int:
@@ -444,6 +450,7 @@ def main() -> int:
     work = options.work.resolve()
     shutil.rmtree(work, ignore_errors=True)
     (work / UNPACKED).mkdir(parents=True)
+    (work / HOME).mkdir()
     targets = [package for target in options.targets or SUITES for package in SUITES.get(target, [target])]
     if any(target.startswith("flox/") for target in targets):
         unpack_flox(options.flox, work)
