@@ -17,25 +17,20 @@ from typing import Any, NamedTuple
 
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.digest import Digester
+from daskcache.fingerprint.operations import ATTRIBUTE_LOADS, Operation, expression_start, operations_of
 from daskcache.fingerprint.plain import make_leaves
 
 __all__ = ["Facts", "Import", "Read", "find_assigned", "read_code"]
 
 # Not the flags of __future__ imports (they change annotations only), nor 3.13's for having a docstring.
 _FLAGS = 0x3FF
-_IGNORED_OPERATIONS = frozenset({"NOP", "CACHE", "EXTENDED_ARG"})
 _OF_THE_CLASS_ITSELF = frozenset(
     {"__doc__", "__module__", "__qualname__", "__firstlineno__", "__static_attributes__"}
 )
-_JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
-# Their arguments are positions in a table of the code object; everything else's argument is what it says.
-_BY_VALUE = frozenset({*dis.hasconst, *dis.hasname, *dis.hasfree, *dis.haslocal})
-_OF_LOCALS = ("LOAD_FAST", "STORE_FAST")
 # Of these the lowest bits of the argument say something besides the name.
 _FLAGGED_NAMES = {"LOAD_SUPER_ATTR": 3}
 _CONSTANT_LOADS = frozenset({"LOAD_CONST", "LOAD_SMALL_INT", "LOAD_CONST_IMMORTAL"})
 _GLOBAL_LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
-_ATTRIBUTE_LOADS = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _VARIABLE_LOADS = frozenset(
     {"LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_FAST_BORROW", "LOAD_DEREF", "LOAD_CLASSDEREF"}
     | {"LOAD_FROM_DICT_OR_DEREF", "LOAD_CLOSURE"}
@@ -99,15 +94,6 @@ class Facts:
     """Strings that may be names: code may read attributes by them."""
 
 
-class _Operation(NamedTuple):
-    name: str
-    value: Any
-    arg: int | None
-    offset: int
-    opcode: int
-    is_jump: bool
-
-
 _facts: weakref.WeakKeyDictionary[CodeType, Facts] = weakref.WeakKeyDictionary()
 
 
@@ -168,7 +154,7 @@ def _assigned(code: CodeType) -> tuple[set[str], set[str]]:
     names: set[str] = set()
     free: set[str] = set()
     if not _ASSIGNING.isdisjoint(code.co_code[::2]):
-        operations = list(_operations(code))
+        operations = list(operations_of(code))
         imported = Counter(
             name
             for place, operation in enumerate(operations)
@@ -224,7 +210,7 @@ class _Reader:
         )
 
     def digest(self, code: CodeType) -> bytes:
-        operations = _without_self_description(_without_annotations(list(_operations(code))))
+        operations = _without_self_description(_without_annotations(list(operations_of(code))))
         self._collect(operations)
         places = {operation.offset: place for place, operation in enumerate(operations)}
         offsets = [operation.offset for operation in operations]
@@ -264,7 +250,7 @@ class _Reader:
             raise UncacheableError(f"code with a constant of {kind}")
         return found
 
-    def _collect(self, operations: list[_Operation]) -> None:
+    def _collect(self, operations: list[Operation]) -> None:
         for place, operation in enumerate(operations):
             if operation.name in _GLOBAL_LOADS:
                 self.globals.add(_read(operations, place, operation.value))
@@ -278,7 +264,7 @@ class _Reader:
                     self.closure.add(_read(operations, place, second))
             elif operation.name == "STORE_FAST_LOAD_FAST":
                 self.closure.add(_read(operations, place, operation.value[1]))
-            elif operation.name in _ATTRIBUTE_LOADS or operation.name in _FLAGGED_NAMES:
+            elif operation.name in ATTRIBUTE_LOADS or operation.name in _FLAGGED_NAMES:
                 self.attributes.add(str(operation.value))
             elif operation.name == "LOAD_CONST" and isinstance(operation.value, str):
                 if operation.value.isidentifier():
@@ -287,11 +273,11 @@ class _Reader:
                 self.bound.update(_bound_names(operations, place))
 
 
-def _read(operations: list[_Operation], place: int, name: str) -> Read:
+def _read(operations: list[Operation], place: int, name: str) -> Read:
     """Follow a loaded name from attribute to attribute and see whether it is called at once."""
     attributes: list[str] = []
     after = place + 1
-    while after < len(operations) and operations[after].name in _ATTRIBUTE_LOADS:
+    while after < len(operations) and operations[after].name in ATTRIBUTE_LOADS:
         attributes.append(str(operations[after].value))
         after += 1
     loaded: list[str] = []
@@ -307,7 +293,7 @@ def _read(operations: list[_Operation], place: int, name: str) -> Read:
     return Read(name, tuple(attributes), "")
 
 
-def _bound_names(operations: list[_Operation], place: int) -> Iterator[tuple[str, Import]]:
+def _bound_names(operations: list[Operation], place: int) -> Iterator[tuple[str, Import]]:
     """List the names that an import binds, each with where its value comes from."""
     module = str(operations[place].value)
     level, names = operations[place - 2].value, operations[place - 1].value
@@ -332,18 +318,8 @@ def _bound_names(operations: list[_Operation], place: int) -> Iterator[tuple[str
             return
 
 
-def _operations(code: CodeType) -> Iterator[_Operation]:
-    for found in dis.get_instructions(code):
-        if found.opname in _IGNORED_OPERATIONS:
-            continue
-        is_jump = found.opcode in _JUMPS
-        has_value = is_jump or found.opcode in _BY_VALUE or found.opname.startswith(_OF_LOCALS)
-        value = found.argval if has_value else found.arg
-        yield _Operation(found.opname, value, found.arg, found.offset, found.opcode, is_jump)
-
-
-def _without_self_description(operations: list[_Operation]) -> list[_Operation]:
-    kept: list[_Operation] = []
+def _without_self_description(operations: list[Operation]) -> list[Operation]:
+    kept: list[Operation] = []
     for operation in operations:
         if operation.name == "STORE_NAME" and operation.value in _OF_THE_CLASS_ITSELF and kept:
             kept.pop()
@@ -352,15 +328,15 @@ def _without_self_description(operations: list[_Operation]) -> list[_Operation]:
     return kept
 
 
-def _without_annotations(operations: list[_Operation]) -> list[_Operation]:
+def _without_annotations(operations: list[Operation]) -> list[Operation]:
     """Drop what builds the annotations of nested functions, which is evaluated but does nothing."""
     dropped: set[int] = set()
-    cleared: dict[int, _Operation] = {}
+    cleared: dict[int, Operation] = {}
     for place, operation in enumerate(operations):
         if operation.name == "MAKE_FUNCTION" and operation.arg and operation.arg & _ANNOTATIONS:
             end = place - 2
             if operation.arg & _CLOSURE:
-                end = _expression_start(operations, end) - 1
+                end = expression_start(operations, end) - 1
             removable: Iterable[int] = ()
         elif operation.name == "SET_FUNCTION_ATTRIBUTE" and operation.arg in _ATTRIBUTE_ANNOTATIONS:
             made = place
@@ -373,11 +349,11 @@ def _without_annotations(operations: list[_Operation]) -> list[_Operation]:
                 continue
             end = made - 2
             for _ in range(made + 1, place):
-                end = _expression_start(operations, end) - 1
+                end = expression_start(operations, end) - 1
             removable = (place,)
         else:
             continue
-        start = _expression_start(operations, end)
+        start = expression_start(operations, end)
         if start < 0 or any(operations[at].is_jump for at in range(start, end + 1)):
             continue
         dropped.update(range(start, end + 1), removable)
@@ -387,17 +363,6 @@ def _without_annotations(operations: list[_Operation]) -> list[_Operation]:
     return [
         cleared.get(place, operation) for place, operation in enumerate(operations) if place not in dropped
     ]
-
-
-def _expression_start(operations: list[_Operation], end: int) -> int:
-    """Find where the value begins to be built that the stack holds after an operation; -1 where unclear."""
-    depth = 0
-    for place in range(end, -1, -1):
-        operation = operations[place]
-        depth += dis.stack_effect(operation.opcode, operation.arg, jump=False)
-        if depth == 1:
-            return place
-    return -1
 
 
 def _exception_table(code: CodeType) -> Iterator[tuple[int, ...]]:

@@ -23,6 +23,8 @@ from daskcache.fingerprint.impure import (
     is_declared,
     refusal,
 )
+from daskcache.fingerprint.impure_names import CONTAINERS
+from daskcache.fingerprint.operations import find_uses
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles
 
@@ -188,6 +190,7 @@ def _is_single_dispatch(func: FunctionType) -> bool:
 def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     facts = read_code(func.__code__)
     why = find_attribute_impurity(facts.attributes, func.__name__)
+    why = why or find_assignment_impurity(_find_filled(func))
     if why is not None:
         raise UncacheableError(why, (f"function {func.__qualname__}",))
     parts = _Parts(declared_sources(func))
@@ -225,6 +228,17 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
             parts.add("attribute", name, value)
     own = [ENVIRONMENT, func.__name__.encode("utf-8", "surrogatepass"), facts.digest]
     return parts.node(fp, b"function", own, title)
+
+
+def _find_filled(func: FunctionType) -> list[str]:
+    """Name the variables of others that a function fills and does not read, so that it is run for that."""
+    cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
+    filled = []
+    for (is_global, name), uses in find_uses(func.__code__).items():
+        value = func.__globals__.get(name) if is_global else _content(cells[name])
+        if not uses.others and (not uses.methods or type(value) in CONTAINERS):
+            filled.append(name)
+    return sorted(filled)
 
 
 def _add_extensions(fp: Fingerprinter, parts: _Parts, attributes: frozenset[str]) -> None:

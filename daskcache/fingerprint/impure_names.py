@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["OF_NAMED_PATHS", "OF_PATHS", "REASONS", "WRITES", "WRITING", "WRITING_OF_PATHS"]
+import queue
+from collections import Counter, OrderedDict, defaultdict, deque
+
+__all__ = [
+    "CHANGING",
+    "CONTAINERS",
+    "OF_NAMED_PATHS",
+    "OF_PATHS",
+    "REASONS",
+    "WRITES",
+    "WRITING",
+    "WRITING_OF_PATHS",
+]
 
 WRITES = "writes a file"
 """The reason of what is run for what it does."""
@@ -153,3 +165,16 @@ WRITING = frozenset(_WRITING.split())
 
 WRITING_OF_PATHS = frozenset(["touch", "unlink", "rmdir"])
 """The same, where somebody speaks of paths."""
+
+CONTAINERS = frozenset(
+    {list, dict, set, bytearray, deque, defaultdict, OrderedDict, Counter}
+    | {queue.Queue, queue.LifoQueue, queue.PriorityQueue, queue.SimpleQueue}
+)
+"""What code may collect in."""
+
+_CHANGING = (
+    "append extend insert remove pop popitem clear add discard update sort reverse appendleft extendleft "
+    "popleft put put_nowait subtract intersection_update difference_update symmetric_difference_update"
+)
+CHANGING = frozenset(_CHANGING.split())
+"""The methods by which it does."""

@@ -90,6 +90,19 @@ IMPURE = [
     ("import sys\ndef f(x):\n    global sys\n    import sys\n    sys = x", r"not its own \(sys\)"),
     ("def f(x):\n    def g():\n        global n\n        n = x\n    return g()", r"not its own \(n\)"),
     ("n = 0\ndef g():\n    global n\n    n = 1\ndef f(x): return g()", "function f → global g → function g"),
+    ("n = {}\ndef f(x):\n    n[x] = 1", r"not its own \(n\)"),
+    ("n = {}\ndef f(x):\n    n[len(x)] += 1", r"not its own \(n\)"),
+    ("n = [1, 2]\ndef f(x):\n    n[x:] = x", r"not its own \(n\)"),
+    ("n = {}\ndef f(x):\n    del n[x]", r"not its own \(n\)"),
+    ("class C: n = 0\ndef f(x):\n    C.n += 1\n    return x", r"not its own \(C\)"),
+    ("class C: n = 0\ndef f(x):\n    C.n = x", r"not its own \(C\)"),
+    ("n = {'k': []}\ndef f(x):\n    n['k'][0] = x", r"not its own \(n\)"),
+    ("n = []\ndef f(x):\n    n.append(x)\n    return x", r"not its own \(n\)"),
+    ("import queue\nn = queue.Queue()\ndef f(x): n.put(x)", r"not its own \(n\)"),
+    (
+        "def make():\n    n = []\n    def f(x):\n        def g():\n            n[0] = x\n        g()\n    return f\nf = make()",
+        r"not its own \(n\)",
+    ),
     (
         "def make():\n    n = 0\n    def f(x):\n        nonlocal n\n        n += 1\n        return x\n    return f\nf = make()",
         r"not its own \(n\)",
@@ -130,6 +143,15 @@ PURE = [
     "def f(x):\n    n = 0\n    def g():\n        nonlocal n\n        n += 1\n    g()\n    return x + n",
     "def f(x):\n    global math, pi\n    import math\n    from math import pi\n    return math.floor(x) + pi",
     "def f(x): return [y := x, *(y := z for z in x)]",
+    "def f(x):\n    n = {}\n    def g(): n[0] = x\n    g()\n    n['a'] = 1\n    return n",
+    "def f(x):\n    n = []\n    def g(): n.append(x)\n    g()\n    return n",
+    "import numpy as np\ndef f(x):\n    np.asarray(x)[0] = 1\n    x.attrs['a'] = 1\n    x.name = 'a'\n    return x",
+    "def g(x): return x\ndef f(x):\n    g(x)[0] = 1\n    g(x).n += 1\n    x[g(x)] = g\n    return x",
+    "class C:\n    def __init__(self): self.n = 0\n    def add(self): self.n += 1\ndef f(x): return C().add()",
+    "n = {}\ndef f(x):\n    if x not in n:\n        n[x] = x + 1\n    return n[x]",
+    "n = {}\ndef f(x): return n.setdefault(x, x)",
+    "import numpy as np\ndef f(x): return np.append(x, 1)",
+    "n = {1: 2}\ndef f(x): return n.get(x), n[x], n.copy().pop(x)",
 ]
 
 
