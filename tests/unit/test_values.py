@@ -199,11 +199,15 @@ def test_a_source_that_changes_is_another_value_and_one_that_changes_meanwhile_i
     path = tmp_path / "a.txt"
     path.write_text("one")
 
+    @daskcache.version("1")
+    def add_more() -> None:
+        path.write_text(path.read_text() + " more")
+
     @daskcache.source(path)
     def read(change: bool) -> str:
         found = path.read_text()
         if change:
-            path.write_text(found + " more")
+            add_more()
         return found
 
     assert daskcache.persist(delayed(read)(False)).compute() == "one"
