@@ -119,18 +119,19 @@ def pytest_configure(config: Any) -> None:
         config.pluginmanager.register(Recorder(Path(out)), "daskcache-recorder")
 
 
-def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
-    """Leave out what is not asked for, and take time limits off examples, which measure the machine."""
+def pytest_collectstart(collector: Any) -> None:
+    """Let each run try the same examples, in any time: projects load profiles of theirs before their tests are imported."""
     try:
         from hypothesis import settings
     except ImportError:
-        pass
-    else:
-        most = config.getoption("--most")
-        settings.register_profile(
-            "suites", deadline=None, derandomize=True, database=None, max_examples=min(100, 2 * (most or 50))
-        )
-        settings.load_profile("suites")
+        return
+    most = min(100, 2 * (collector.config.getoption("--most") or 50))
+    settings.register_profile("suites", deadline=None, derandomize=True, database=None, max_examples=most)
+    settings.load_profile("suites")
+
+
+def pytest_collection_modifyitems(config: Any, items: list[Any]) -> None:
+    """Leave out what is not asked for."""
     kept = items
     if only := config.getoption("--only"):
         wanted = set(json.loads(only.read_text()))
