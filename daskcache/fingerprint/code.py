@@ -230,8 +230,14 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     return parts.node(fp, b"function", own, title)
 
 
+# Python calls them when a class is made, which is then what a registry of classes holds.
+_AT_DEFINITION = frozenset({"__init_subclass__", "__set_name__"})
+
+
 def _find_filled(func: FunctionType) -> list[str]:
     """Name the variables of others that a function fills and does not read, so that it is run for that."""
+    if func.__name__ in _AT_DEFINITION:
+        return []
     cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
     filled = []
     for (is_global, name), uses in find_uses(func.__code__).items():
