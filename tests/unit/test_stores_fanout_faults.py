@@ -148,7 +148,7 @@ for me in range(many):  # to import once for all
         for number in range(count):
             won += stores.create(store, f"chunks/00ff/{number:06x}", bytes([me + 1]) * 20_000)
             stores.put(store, f"runs/{me}.json", b"%d" % number)
-        print(won, flush=True)
+        os.write(1, b"%d\\n" % won)  # in one piece
         os._exit(0)
 print(*pids, flush=True)
 os.close(go)
