@@ -74,7 +74,7 @@ class Finder:
             name: Targets.of(mark.outline.variable(mark.path), mark.settings)
             for name, mark in self._checkpoints.items()
         }
-        known = dict(self._tokens.evaluate(outputs))
+        known = self._tokens.evaluate(outputs)
         if places:
             for key, token in known.items():
                 if type(key) is tuple and key and key[0] in places:

@@ -10,10 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
+from dask.highlevelgraph import HighLevelGraph
+
 from daskcache.dask_internals import Alias, DataNode, GraphNode, Key, List, Task, TaskRef, Tuple
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.digest import DIGEST_FRAME, frame
 from daskcache.tokens.blockwise import BlockwiseLayer
+from daskcache.tokens.ordering import list_inputs
 from daskcache.tokens.rules import encode_name
 from daskcache.tokens.scope import FromDependencyError, Known, Scope, TokenSource
 
@@ -87,13 +90,15 @@ class Direct:
         has_numbers = not {tuple, str}.issuperset(map(type, nodes))
         self._never_keys = _NEVER_KEYS if has_numbers else _NEVER_KEYS | {int, float, bool}
 
-    def evaluate(self, layers: Iterable[tuple[str, Sequence[Key]]]) -> Iterator[Key]:
-        """Give tokens to tasks that come after what they need.
+    def evaluate(self, dsk: HighLevelGraph, wanted: Iterable[Key]) -> Iterator[Key]:
+        """Give tokens to tasks that some keys need, and to these, after what they need themselves.
 
         Parameters
         ----------
-        layers : iterable of tuple
-            Names of layers, and keys of theirs.
+        dsk : HighLevelGraph
+            The graph.
+        wanted : iterable of Hashable
+            The keys. Not all that they need is met.
 
         Yields
         ------
@@ -102,13 +107,14 @@ class Direct:
         """
         tokens, token = self._tokens, self.token
         waiting: list[Key] = []
-        for name, keys in layers:
+        for name, keys in list_inputs(dsk, self._layers, self._nodes, tokens, self._is_value, wanted):
             layer = self._layers.get(name)
+            left: Sequence[Key] = keys
             if layer is not None:
                 # The first one tells how the others are made up.
                 yield keys[0]
-                keys = layer.fill(keys, self._scope, tokens)
-            for key in keys:
+                left = layer.fill(keys, self._scope, tokens)
+            for key in left:
                 found = token(key, waiting)
                 if found is not None:
                     tokens[key] = found

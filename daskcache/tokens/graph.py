@@ -24,7 +24,6 @@ from daskcache.fingerprint.sources import Source
 from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.collecting import without_collecting
 from daskcache.tokens.direct import Direct, GraphKeys
-from daskcache.tokens.ordering import list_inputs
 from daskcache.tokens.scope import MISSING, FromDependencyError, Known, Scope
 
 __all__ = ["GraphTokens", "Settled"]
@@ -160,9 +159,9 @@ class GraphTokens:
             Tokens of 20 bytes, by key: of those of the given that have one, and of those that they need.
         """
         wanted = list(keys)
-        inputs = list_inputs(self._dsk, self._layers, self._nodes, self._tokens, wanted)
-        for key in self._direct.evaluate(inputs):
-            self._evaluate(key)
+        if isinstance(self._dsk, HighLevelGraph):
+            for key in self._direct.evaluate(self._dsk, wanted):
+                self._evaluate(key)
         self._evaluate_all(wanted)
         return {key: token for key, token in self._tokens.items() if isinstance(token, bytes)}
 
