@@ -216,9 +216,16 @@ def find_path_reading(attributes: frozenset[str], names: Iterable[str]) -> str |
     'reads a file (pathlib.Path.read_text)'
     >>> find_path_reading(frozenset(["open"]), ["webbrowser"])
     """
+    found = _first(attributes, names, OF_PATHS, OF_NAMED_PATHS)
+    return f"{_READS[0]} (pathlib.Path.{found}); {_DECLARE_FILE}" if found else None
+
+
+def _first(
+    attributes: frozenset[str], names: Iterable[str], any_: frozenset[str], of_paths: frozenset[str]
+) -> str | None:
+    """Find one of some attributes, or of others where code speaks of paths."""
     speaks = "Path" in attributes or "Path" in names
-    found = sorted(attributes & (OF_PATHS | OF_NAMED_PATHS if speaks else OF_PATHS))
-    return f"{_READS[0]} (pathlib.Path.{found[0]}); {_DECLARE_FILE}" if found else None
+    return min(attributes & (any_ | of_paths if speaks else any_), default=None)
 
 
 def find_writing(attributes: frozenset[str], names: Iterable[str]) -> str | None:
@@ -242,9 +249,8 @@ def find_writing(attributes: frozenset[str], names: Iterable[str]) -> str | None
     'writes a file (.to_netcdf)'
     >>> find_writing(frozenset(["touch"]), [])
     """
-    speaks = "Path" in attributes or "Path" in names
-    found = sorted(attributes & (WRITING | WRITING_OF_PATHS if speaks else WRITING))
-    return f"{WRITES} (.{found[0]}); {_DECLARE}" if found else None
+    found = _first(attributes, names, WRITING, WRITING_OF_PATHS)
+    return f"{WRITES} (.{found}); {_DECLARE}" if found else None
 
 
 def refusal(why: str, path: tuple[str, ...] = ()) -> UncacheableError:

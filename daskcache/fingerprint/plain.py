@@ -88,14 +88,7 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
         start, stop, step = key = value.start, value.stop, value.step
         is_simple = type(start) in _POSITIONS and type(stop) in _POSITIONS and type(step) in _POSITIONS
         found = slices.get(key) if is_simple else None
-        if found is None:
-            parts = shallow(key, 1)
-            if parts is None:
-                return None
-            found = combine(b"slice", parts)
-            if is_simple and len(slices) < _REMEMBERED:
-                slices[key] = found
-        return found
+        return found or fingerprint_sequence(b"slice", key, slices if is_simple else None)
 
     def shallow(values: Iterable[Any], depth: int) -> list[bytes] | None:
         parts = []
@@ -133,18 +126,19 @@ def make_leaves(digester: Digester) -> dict[type, Leaf]:
                 is_simple = False
                 break
         found = tuples.get(value) if is_simple else None
-        if found is None:
-            parts = shallow(value, 1)
-            if parts is None:
-                return None
-            found = combine(b"tuple", parts)
-            if is_simple and len(tuples) < _REMEMBERED:
-                tuples[value] = found
-        return found
+        return found or fingerprint_sequence(b"tuple", value, tuples if is_simple else None)
 
     def fingerprint_list(value: list[Any]) -> bytes | None:
+        return fingerprint_sequence(b"list", value, None)
+
+    def fingerprint_sequence(tag: bytes, value: Any, known: dict[Any, bytes] | None) -> bytes | None:
         parts = shallow(value, 1)
-        return None if parts is None else combine(b"list", parts)
+        if parts is None:
+            return None
+        found = combine(tag, parts)
+        if known is not None and len(known) < _REMEMBERED:
+            known[value] = found
+        return found
 
     def fingerprint_dict(value: dict[Any, Any]) -> bytes | None:
         keys = shallow(value, _SHALLOW)
