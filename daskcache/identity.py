@@ -92,6 +92,8 @@ def identify(obj: Collection | Parts, settings: Settings, hints: Hints | None = 
     tokens = GraphTokens(graph, Fingerprinter.from_settings(settings), known)
     if hints is None:
         described = _with_known_forms(described, arrays, tokens)
+    # All at once: what each block needs comes before it then.
+    tokens.evaluate(keys_of(arrays.values()))
     targets: dict[str, list[StoredBlock]] = {}
     reasons: dict[str, UncacheableError] = {}
     for path, array in arrays.items():
