@@ -155,11 +155,13 @@ class Home:
                 errors.append(error)
                 continue
             if created:
-                # Of two each sees the other, or one of them comes too late to be seen and sees the first.
-                if len({home for home, _ in self._marks()[0].values()}) > 1:
-                    drive.delete(store, self.mark)
-                else:
+                # Of two each sees the other, or one of them comes too late to be seen and sees the first. One that took
+                # long may have been given up by others, which have chosen then.
+                marks = self._marks()[0]
+                if {home for home, _ in marks.values()} == {own}:
                     drive.put(store, self.mark, _document(own, "home"))
+                elif marks.get(number, ("",))[0] == own:
+                    drive.delete(store, self.mark)
             time.sleep(random.uniform(0, _PAUSE_S))
             return
         raise most_telling(errors)
@@ -167,6 +169,7 @@ class Home:
     def _found(self) -> tuple[int | None, str | None]:
         """Look for the home, and wait while others choose."""
         marks, errors = self._marks()
+        missed: set[str] = set()
         for _ in range(_ATTEMPTS):
             parts = {home for home, state in marks.values() if state != "candidate"}
             homes = [number for number, (_, state) in marks.items() if state == "home"]
@@ -176,7 +179,7 @@ class Home:
                 )
             if homes:
                 return homes[0], marks[homes[0]][0]
-            if parts:
+            if parts == missed != set():
                 why = errors[0] if errors else "is its disk mounted?"
                 raise StoreError(
                     f"the store with the documents of {self._names()} is not among them: {why} To give up what it has, "
@@ -184,6 +187,9 @@ class Home:
                 )
             if not marks:
                 break
+            # Stores are read one after the other: another process may have marked one that was read, and then signed
+            # one that was not. Whose home is missing the second time is gone.
+            missed = parts
             time.sleep(_PAUSE_S)
             marks, errors = self._marks()
         else:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -206,6 +206,63 @@ def test_of_many_that_choose_at_once_all_agree(monkeypatch: pytest.MonkeyPatch) 
         assert len(found) == 1, found
         states = [json.loads(one[MARK].to_bytes())["state"] for one in content if MARK in one]
         assert states == ["home"]
+
+
+class Overtaken(MemoryStore):
+    """A store in which another process does something just after it was read, or written."""
+
+    after_read: Callable[[], None] | None = None
+    after_write: Callable[[], None] | None = None
+
+    def get_sync(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().get_sync(*args, **kwargs)
+        meanwhile, self.after_read = self.after_read, None
+        if meanwhile is not None:
+            meanwhile()
+        return found
+
+    def set_sync(self, *args: Any, **kwargs: Any) -> None:
+        super().set_sync(*args, **kwargs)
+        meanwhile, self.after_write = self.after_write, None
+        if meanwhile is not None:
+            meanwhile()
+
+
+def mark(home: str, state: str) -> bytes:
+    return json.dumps({"home": home, "state": state}).encode()
+
+
+def test_a_home_that_is_chosen_while_one_looks_is_found() -> None:
+    """The first store is read before the other process marks it, the second after it was signed."""
+    first, second = Overtaken(), MemoryStore()
+
+    def choose() -> None:
+        drive.put(first, MARK, mark("x", "home"))
+        drive.put(second, MARK, mark("x", "part"))
+
+    first.after_read = choose
+    assert spread(first, second)._home.number == 0
+    assert first.after_read is None
+
+
+@pytest.mark.usefixtures("quietly")
+def test_a_process_that_was_given_up_takes_the_home_of_others() -> None:
+    """It had marked the second store, as the first one is full for it, when others chose the first one."""
+    content: dict[str, Any] = {}
+    first, second = Flaky(content), Overtaken()
+    fill(first)
+
+    def adopt() -> None:
+        drive.put(MemoryStore(content), MARK, mark("x", "home"))
+        del second._store_dict[MARK]  # by a process of its own: the lock is held
+
+    fanout = spread(first, second)
+    assert fanout._home.number is None
+    second.after_write = adopt
+    fanout._home._choose()
+    assert second.after_write is None
+    assert fanout._home.number == 0
+    assert not drive.exists(second, MARK)
 
 
 def test_what_a_process_chose_that_died_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
