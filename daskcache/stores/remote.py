@@ -348,11 +348,8 @@ def _last(path: str) -> str:
 
 
 def _list(store: FsspecStore, prefix: str) -> list[dict[str, Any]]:
-    path = _path(store, prefix)
-    # Its cache of listings does not see what other processes put.
-    store.fs.invalidate_cache(path)
     try:
-        return list(wait_for(store.fs._ls(path, detail=True)))
+        return list(wait_for(store.fs._ls(_path(store, prefix), detail=True)))
     except FileNotFoundError:
         return []
 

@@ -250,12 +250,17 @@ def _open_obstore(
     return store
 
 
-def _open_fsspec(url: str, scheme: str, read_only: bool, storage_options: dict[str, Any]) -> FileSystemStore:
+def _open_fsspec(url: str, scheme: str, read_only: bool, options: dict[str, Any]) -> FileSystemStore:
+    if scheme != "gist":  # which never changes, and cannot do without
+        # Listings that a file system remembers show, and hide, what other processes have changed since.
+        own = options.get(scheme, {}) if "::" in url else options
+        own = own | {"use_listings_cache": False}
+        options = options | {scheme: own} if "::" in url else own
     try:
         with translating(describe(url), "open it"):
             try:
                 return FileSystemStore.from_url(  # type: ignore[return-value]
-                    url.rstrip("/"), storage_options=storage_options or None, read_only=read_only
+                    url.rstrip("/"), storage_options=options or None, read_only=read_only
                 )
             except ImportError as error:
                 extra = _EXTRAS.get(scheme)

@@ -156,8 +156,10 @@ def nginx(elsewhere: str = "") -> Service:
 class _Place(Bucket):
     """What a store of ours serves, each with a protocol of its own."""
 
+    greeting = 0
+
     def faulty(self, *, share: float, seed: int) -> Cutter:
-        return Cutter(self.server, share=share, seed=seed)
+        return Cutter(self.server, share=share, seed=seed, greeting=self.greeting)
 
 
 class RedisPlace(_Place):
@@ -176,6 +178,8 @@ class RedisPlace(_Place):
 
 class SftpPlace(_Place):
     """A directory of an sshd."""
+
+    greeting = 2000  # keys are agreed on in a dozen packets
 
     def timeouts(self, seconds: float) -> dict[str, Any]:
         return {"timeout": seconds, "connect_timeout": seconds}

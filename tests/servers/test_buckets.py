@@ -88,6 +88,26 @@ def test_objects(place: Bucket) -> None:
     assert stores.rename_aside(store, "chunks/00ff/cd") == "quarantine/chunks/00ff/cd.0"
     stores.delete(store, "chunks/00ff/ab")
     assert stores.list_sizes(store, "chunks/00ff") == {}
+    for data in (b"", b"\r", b"1\n", b"\r\n2\r\n", b"3\r"):
+        stores.put(store, "a", data)
+        assert stores.get(store, "a") == data
+
+
+def test_what_other_processes_change_is_seen_after_a_listing(bucket: Bucket) -> None:
+    # fsspec keeps one client for each set of options.
+    one, other = bucket.open(), bucket.open("/", listings_expiry_time=1e6)
+    stores.put(one, "gc/one", b"1")
+    assert stores.list_sizes(one, "gc") == {"one": 1}
+    stores.put(other, "gc/two", b"22")
+    stores.delete(other, "gc/one")
+    assert not stores.exists(one, "gc/one")
+    assert stores.size(one, "gc/one") is None
+    assert stores.exists(one, "gc/two")
+    assert stores.size(one, "gc/two") == 2
+    assert stores.list_sizes(one, "gc") == {"two": 2}
+    stores.put(other, "gc/one", b"333")
+    stores.delete(one, "gc/one")
+    assert not stores.exists(other, "gc/one")
 
 
 def stores_range(start_: int, end: int):
