@@ -182,12 +182,13 @@ class Targets:
             Without a size: whether it lies there is another question.
         """
         spec = self.grid.spec(index, self.dtype, self.settings.codecs, self.inner_shape)
+        shape = self.grid.block_shape(index)
         return StoredBlock(
             root=self.settings.pool_root,
-            group=group_of(function, spec),
+            group=group_of(function, spec, shape, self.dtype),
             token=token,
             spec=spec,
-            shape=self.grid.block_shape(index),
+            shape=shape,
             dtype=self.dtype,
         )
 

@@ -298,7 +298,7 @@ def _is_kept(key: Key, targets: Mapping[Key, StoredBlock], plan: Plan) -> bool:
     if key in plan.writes:
         return True
     # A block found under another form of storage is loaded from there, and is none of this object's.
-    return key in plan.loads and key in targets and plan.loads[key].id == targets[key].id
+    return key in plan.loads and key in targets and plan.loads[key].key == targets[key].key
 
 
 def _terminal(

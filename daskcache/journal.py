@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.util
 import os
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -30,6 +31,8 @@ Spot = tuple[str, str]
 logger = logging.getLogger("daskcache")
 
 _FLUSH_S = 2.0
+"""How long what is stored waits at most; an eighth of that at the beginning of a run, which may be short."""
+_BEGINNING_S = 20.0
 _MOST = 8
 
 
@@ -44,6 +47,7 @@ class _Journal:
     weighed: dict[str, Weighed] = field(default_factory=dict)
     awaited: set[bytes] = field(default_factory=set)
     watch: Watch = field(default_factory=Watch)
+    began_s: float = field(default_factory=time.monotonic)
 
     def note(self, block: Listed, spot: Spot) -> None:
         with self.lock:
@@ -52,7 +56,8 @@ class _Journal:
         if is_first:
             _list_when_this_process_ends()
             # One document for all that some seconds bring.
-            timer = threading.Timer(_FLUSH_S, self.flush)
+            share = min(max((time.monotonic() - self.began_s) / _BEGINNING_S, 0.25), 1.0)
+            timer = threading.Timer(_FLUSH_S * share, self.flush)
             timer.daemon = True
             with contextlib.suppress(
                 RuntimeError

@@ -234,6 +234,8 @@ class Listing:
             The pool cannot be listed.
         """
         is_same = known is not None and _is_same(block, known)
+        if known is not None and is_same and (known.shape != block.shape or known.dtype != block.dtype):
+            return None  # what was declared is not what the task gives
         if known is not None and is_same and self._counts_on(known):
             return _with_size(block, known.size_bytes or 0)
         there = self._look(block)
@@ -285,7 +287,9 @@ class Listing:
 
 def _is_same(block: StoredBlock, known: StoredBlock) -> bool:
     # What is equal has equal ids, each of which costs a hash.
-    return (known.token == block.token and known.spec == block.spec) or known.id == block.id
+    return known.group == block.group and (
+        (known.token == block.token and known.spec == block.spec) or known.id == block.id
+    )
 
 
 def _with_size(block: StoredBlock, size_bytes: int) -> StoredBlock:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -294,9 +295,8 @@ def writer_for(fingerprinter: Fingerprinter, settings: Settings, run: str) -> Wr
     )
     files = tuple((file, state) for file, state in fingerprinter.files.items() if state)
     sources = whole_sources(fingerprinter)
-    return Writer(
-        units, settings.code_versions, settings.salt, run, (*files, *sources), settings.mode == "readwrite"
-    )
+    looks = settings.mode == "readwrite"
+    return Writer(units, settings.code_versions, settings.salt, run, (*files, *sources), looks, time.time())
 
 
 def _is_key(keys: Any) -> bool:

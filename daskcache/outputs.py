@@ -157,7 +157,7 @@ class OutputPlace:
         if shape is None:
             shape = ONLY_ELEMENT
         spec = ChunkSpec.for_block(dtype, tuple(max(length, 1) for length in shape), self.codecs)
-        return StoredBlock(self.root, group_of(self.function, spec), token, spec, shape, dtype)
+        return StoredBlock(self.root, group_of(self.function, spec, shape, dtype), token, spec, shape, dtype)
 
 
 def form_of(block: Any) -> Form | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import os
 import statistics
 import threading
@@ -15,6 +17,7 @@ from typing import Any, Literal
 from zarr.storage import LocalStore, MemoryStore
 
 from daskcache import journal, stores
+from daskcache.catalog import TokenIndex, list_packs, read_pack
 from daskcache.dask_internals import (
     GETTERS,
     Alias,
@@ -26,13 +29,17 @@ from daskcache.dask_internals import (
     execute_graph,
     execute_subgraph,
 )
-from daskcache.errors import NotStoredError, StoreError, UncacheableError
-from daskcache.outputs import Form, OutputPlace, form_of, keep_output
+from daskcache.errors import NotStoredError, StoreError
+from daskcache.graph import ONLY_ELEMENT, read_only_element
+from daskcache.manifest import Manifest
+from daskcache.outputs import OutputPlace, keep_output
 from daskcache.pool import StoredBlock, look_up
 from daskcache.reports import note
 from daskcache.writing import Writer, keep_block, store_block
 
 __all__ = ["look_first", "run_looking"]
+
+logger = logging.getLogger("daskcache")
 
 COSTLIER = 10
 """How many looks a block must cost to be looked for."""
@@ -198,34 +205,31 @@ def run_looking(
         node = graph[key] = inner[key]
         stack.extend(node.dependencies)
     start = time.perf_counter()
-    formless = [key for key, (target, _, _) in missing.items() if isinstance(target, OutputPlace)]
-    results = execute_graph(graph, keys=[last, *formless])
-    for key, (target, writer, _) in missing.items():
-        if isinstance(target, OutputPlace):
-            _forms.add(_siblings(target, writer), form_of(results[key]))
-        _costs.add(target.root, _siblings(target, writer), time.perf_counter() - start)
-    return results[last]
+    result = execute_graph(graph, keys=[last])[last]
+    for target, writer, _ in missing.values():
+        if isinstance(target, StoredBlock):
+            _costs.add(target.root, _siblings(target, writer), time.perf_counter() - start)
+    return result
 
 
 # As a fused task's, its token is that of the last of its tasks.
 run_looking.__daskcache_subgraph__ = True  # type: ignore[attr-defined]
 
 
-def _siblings(target: StoredBlock | OutputPlace, writer: Writer) -> str:
+def _siblings(target: StoredBlock, writer: Writer) -> str:
     """Name the blocks of a run that cost about the same."""
-    return f"{writer.run} {target.group if isinstance(target, StoredBlock) else target.function.hex()}"
+    return f"{writer.run} {target.group}"
 
 
 def _find(check: Check) -> Any:
     """Give a block, or its receipt, where it is stored by now and is worth a look."""
     target, writer, gives = check
-    store = stores.open(target.root)
-    is_near = isinstance(store, LocalStore | MemoryStore)
-    if not is_near and not _costs.pays(target.root, _siblings(target, writer)):
-        return None
     if isinstance(target, OutputPlace):
         assert isinstance(gives, bytes)
         return _find_output(target, writer, gives)
+    is_near = isinstance(stores.open(target.root), LocalStore | MemoryStore)
+    if not is_near and not _costs.pays(target.root, _siblings(target, writer)):
+        return None
     start = time.perf_counter()
     try:
         receipt = look_up(target)
@@ -233,7 +237,7 @@ def _find(check: Check) -> Any:
             _costs.add(target.root, None, time.perf_counter() - start)
         if receipt is None:
             return None
-        found = target[(slice(None),) * target.ndim] if gives != "receipt" else receipt
+        found = _read(target) if gives != "receipt" else receipt
     except (NotStoredError, StoreError):
         return None  # it is computed, and what is wrong with the store is told when it is written
     if gives != "input":
@@ -241,58 +245,79 @@ def _find(check: Check) -> Any:
     return found
 
 
+def _read(block: StoredBlock) -> Any:
+    return block[(slice(None),) * block.ndim]
+
+
 def _find_output(place: OutputPlace, writer: Writer, token: bytes) -> Any:
-    """Give a block in one of the forms that its siblings had. What lies under a token, in a form that tells, is that block."""
-    for form in _forms.of(_siblings(place, writer)):
-        try:
-            target = place.block(token, form)
-        except UncacheableError:
-            continue
-        found = _find((target, writer, "block"))
-        if found is not None:
-            journal.note_stored(writer.run, target, place.namespace, 0)
-            journal.note_done(writer.run, token)
-            return found.reshape(()) if form[0] is None else found
-    return None
+    """Give a block that another run has listed: nothing else tells its shape, for an object of its name may be padded."""
+    block = _news_of(place.root, place.namespace, writer).find(token)
+    is_only = block is not None and place.ndim == 0 and block.shape == ONLY_ELEMENT
+    if block is None or not (is_only or block.ndim == place.ndim):
+        return None
+    try:
+        found = read_only_element(block) if is_only else _read(block)
+    except (NotStoredError, StoreError):
+        return None
+    note(writer.run, shared=1)
+    journal.note_done(writer.run, token)
+    return found
 
 
-class _Forms:
-    """What blocks of the same kind lately turned out to be in this process: inner ones, and those at an edge."""
+class _News:
+    """What is listed in a namespace while a run lasts, read now and then."""
 
-    def __init__(self) -> None:
-        self._found: dict[str, dict[Form, None]] = {}
+    def __init__(self, root: str, namespace: str, since: float) -> None:
+        self._root = root
+        self._namespace = namespace
+        self._since = since
+        self._packs: dict[str, Manifest] = {}
+        self._index = TokenIndex(root, ())
+        self._due_s = -math.inf
         self._lock = threading.Lock()
 
-    def add(self, siblings: str, form: Form | None) -> None:
-        if form is None or not _tells(form):
-            return
-        with self._lock:
-            if len(self._found) > 10_000:
-                self._found.clear()
-            found = self._found.setdefault(siblings, {})
-            found.pop(form, None)
-            while len(found) >= _FORMS:
-                del found[next(iter(found))]
-            found[form] = None
+    def find(self, token: bytes) -> StoredBlock | None:
+        """Give the block that has a token; None also where it was listed just now."""
+        if time.monotonic() >= self._due_s and self._lock.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._lock.release()
+        return self._index.get(token)
 
-    def of(self, siblings: str) -> list[Form]:
-        """Give the newest first."""
-        with self._lock:
-            return [*reversed(self._found.get(siblings, {}))]
-
-
-def _tells(form: Form) -> bool:
-    """Whether a block that lies in this form's place has this form.
-
-    Blocks without elements lie nowhere, or everywhere. Times lie as integers of 8 bytes, and texts of all lengths as texts: a
-    sibling may have been of another unit, or shorter.
-    """
-    shape, dtype = form
-    return 0 not in (shape or ()) and dtype.kind not in "mMUT" and dtype.str[1:] != "i8"
+    def _look(self) -> None:
+        start = time.monotonic()
+        try:
+            names = list_packs(self._root, self._namespace, since=self._since)
+            packs = {
+                name: self._packs.get(name) or read_pack(self._root, self._namespace, name) for name in names
+            }
+        except StoreError as error:
+            logger.info("what other runs have listed is not looked for: %s", error)
+        else:
+            found = {name: pack for name, pack in packs.items() if pack is not None}
+            if found.keys() != self._packs.keys():
+                self._packs, self._index = found, TokenIndex(self._root, found.values())
+        now = time.monotonic()
+        self._due_s = now + max(_PAUSE_S, COSTLIER * (now - start))
 
 
-_FORMS = 2
-_forms = _Forms()
+def _news_of(root: str, namespace: str, writer: Writer) -> _News:
+    place = (writer.run, root, namespace)
+    with _news_lock:
+        found = _news.pop(place, None) or _News(root, namespace, writer.planned_s - _SKEW_S)
+        while len(_news) >= _MOST:
+            del _news[next(iter(_news))]
+        _news[place] = found
+        return found
+
+
+_PAUSE_S = 0.25
+_SKEW_S = 60.0
+"""By how much a store's clock may be behind. What was listed before a run was planned is only read in vain."""
+_MOST = 8
+_news: dict[tuple[str, str, str], _News] = {}
+_news_lock = threading.Lock()
 
 
 class _Costs:

@@ -46,6 +46,8 @@ class Writer:
 
     looks: bool = False
     """Whether a block that is stored by now is loaded and not computed."""
+    planned_s: float = 0.0
+    """When the run was planned, in seconds since 1970."""
 
     def refusal(self, block: Any, target: StoredBlock) -> str | None:
         """Tell why a block may not be stored under its token.

@@ -8,6 +8,7 @@ stored.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -107,7 +108,7 @@ def put_pack(
         _merge(root, store, namespace, small)
 
 
-def list_packs(root: str, namespace: str) -> list[str]:
+def list_packs(root: str, namespace: str, *, since: float = -math.inf) -> list[str]:
     """List the packs of a namespace.
 
     Parameters
@@ -116,6 +117,8 @@ def list_packs(root: str, namespace: str) -> list[str]:
         The store.
     namespace : str
         The namespace.
+    since : float, optional
+        Leave those out that were written before, in seconds since 1970 by the store's clock; where it does not tell, none.
 
     Returns
     -------
@@ -132,7 +135,7 @@ def list_packs(root: str, namespace: str) -> list[str]:
     >>> list_packs("memory://doc-empty", "default")
     []
     """
-    return sorted(_listed(stores.open(root), namespace))
+    return sorted(_listed(stores.open(root), namespace, since))
 
 
 def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
@@ -311,10 +314,11 @@ def read_weighed(root: str, namespace: str) -> dict[str, Weighed]:
     return _weighed_in(pack for pack in packs if pack is not None)
 
 
-def _listed(store: Store, namespace: str) -> dict[str, int]:
-    sizes = stores.list_sizes(store, pack_key(namespace))
+def _listed(store: Store, namespace: str, since: float = -math.inf) -> dict[str, int]:
     return {
-        name[:-4]: size for name, size in sizes.items() if name.endswith(".idx") and is_version(name[:-4])
+        name[:-4]: size
+        for name, (size, written) in stores.list_objects(store, pack_key(namespace)).items()
+        if name.endswith(".idx") and is_version(name[:-4]) and (written is None or written >= since)
     }
 
 

@@ -255,7 +255,9 @@ def chunk_id(token: bytes, spec: ChunkSpec) -> str:
     return _UNSALTED.digest(b"chunk", token, _canonical(spec)).hex()
 
 
-def group_of(function: bytes, spec: ChunkSpec) -> str:
+def group_of(
+    function: bytes, spec: ChunkSpec, shape: tuple[int, ...] = (), dtype: np.dtype[Any] | None = None
+) -> str:
     """Name the group of the pool where blocks of one function and form lie, so that one LIST finds them.
 
     Parameters
@@ -264,6 +266,9 @@ def group_of(function: bytes, spec: ChunkSpec) -> str:
         The digest of the task's function.
     spec : ChunkSpec
         How its blocks are encoded.
+    shape, dtype : tuple of int, dtype, optional
+        What its blocks are in memory. An object at an edge is padded, and times and texts are stored in forms that do not tell their
+        units and lengths: who expects something else of the function than it gives does not look where that lies.
 
     Returns
     -------
@@ -275,7 +280,10 @@ def group_of(function: bytes, spec: ChunkSpec) -> str:
     >>> len(group_of(bytes(20), ChunkSpec.for_block("f4", (10,))))
     4
     """
-    return _UNSALTED.digest(b"group", function, _canonical(spec)).hex()[:4]
+    parts = [b"group", function, _canonical(spec)]
+    if dtype is not None and (shape != spec.chunk_shape or dtype.str != spec.dtype):
+        parts.append(repr((shape, dtype.str)).encode())
+    return _UNSALTED.digest(*parts).hex()[:4]
 
 
 def block_key(group: str, identity: str) -> str:

@@ -31,7 +31,7 @@ class _Roots:
 
     def names(self, block: StoredBlock) -> bool:
         found = self.index.get(block.token)
-        if found is not None and found.id == block.id:
+        if found is not None and found.key == block.key:
             return True
         return block.token in self.wanted.get((block.group, block.spec), ())
 

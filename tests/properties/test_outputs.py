@@ -60,6 +60,30 @@ def test_any_array(policy: str, tmp_path_factory: pytest.TempPathFactory, chunks
             assert_same(results(array, kind), wanted)
 
 
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=2).map(tuple),
+    chunk=st.integers(2, 4),
+    more=CHUNKS,
+)
+def test_any_array_that_lies_in_the_pool(
+    tmp_path_factory: pytest.TempPathFactory, lengths: tuple[int, ...], chunk: int, more: tuple[int, ...]
+) -> None:
+    """A checkpoint's blocks at an edge are padded, and another namespace does not know which these are."""
+    root = str(tmp_path_factory.mktemp("store"))
+    half = da.from_array(np.arange(np.prod(lengths), dtype=float).reshape(lengths), chunks=chunk).map_blocks(
+        KINDS["numbers"], dtype="f8"
+    )
+    ones = da.ones((sum(more), *lengths[1:]), chunks=(more, *half.chunks[1:])).map_blocks(KINDS["numbers"])
+    both = da.concatenate([half, ones, half])
+    daskcache.persist(half, "half", store=root, namespace="other")
+    arrays = [half, both, both + 1]
+    with dask.config.set(scheduler="sync"):
+        wanted = [array.compute() for array in arrays]
+        with daskcache.activate(root, policy="outputs"):
+            assert_same([array.compute() for array in arrays], wanted)
+            assert_same([array.compute() for array in arrays], wanted)
+
+
 def test_blocks_without_elements_are_none_of_their_siblings(store_root: Any) -> None:
     x = da.ones((7, 24), chunks=((7,), (10, 0, 0, 9, 0, 5))) + 1
     with daskcache.activate(policy="outputs"):

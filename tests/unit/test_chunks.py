@@ -48,6 +48,8 @@ def test_ids_are_stable():
     )
     assert chunk_id(bytes(range(20)), spec) == "495578230939df57b81a63600610d39ec2ec6e8a"
     assert group_of(bytes(range(20)), spec) == "88dc"
+    assert group_of(bytes(range(20)), spec, (30, 180, 360), np.dtype(">f4")) == "88dc"
+    assert group_of(bytes(range(20)), spec, (30, 180, 359), np.dtype(">f4")) == "1c84"
     assert block_key("00ff", "ab") == "chunks/00ff/ab"
 
 
