@@ -35,6 +35,9 @@ _CREATES_ONLY = frozenset({"s3", "s3a", "gs", "gcs"})
 PROBE = "daskcache.probe"
 """The object that is created to see whether a server refuses to create it again; it stays."""
 
+# How often obstore is told to put an object that nothing must be in the place of.
+_UNANSWERED = 3
+
 # Whether the server keeps the condition, on the store that was asked.
 _CREATES = "_daskcache_creates"
 
@@ -365,12 +368,19 @@ def _create_with_obstore(store: ObjectStore[Any], key: str, data: Buffer) -> boo
     import obstore
 
     def put_new(name: str, value: Buffer) -> bool:
-        try:
-            # Zarr's set_if_not_exists does the same and does not say which it was.
-            obstore.put(store.store, name, value, mode="create", use_multipart=False)
-        except obstore.exceptions.AlreadyExistsError:
-            return False
-        return True
+        for left in reversed(range(_UNANSWERED)):
+            try:
+                # Zarr's set_if_not_exists does the same and does not say which it was.
+                obstore.put(store.store, name, value, mode="create", use_multipart=False)
+            except obstore.exceptions.AlreadyExistsError:
+                return False
+            except obstore.exceptions.GenericError:
+                # What was refused it has asked for again, but not what was not answered in time: it may have come to pass.
+                if not left:
+                    raise
+            else:
+                return True
+        raise AssertionError("the last attempt returns or raises")
 
     async def put_new_later(name: str, value: bytes) -> bool:
         return put_new(name, value)
