@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from distributed import Client
 
@@ -60,6 +62,8 @@ class Processes:
         self.environment = {**os.environ, **SETTINGS, **(environment or {}), "PYTHONPATH": str(ROOT)}
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
+        self.named: dict[str, subprocess.Popen[bytes]] = {}
+        self._numbers = itertools.count()
         self.address = ""
 
     def _start(self, program: str, *arguments: str, package: bool = True) -> subprocess.Popen[bytes]:
@@ -92,8 +96,9 @@ class Processes:
 
     def start_worker(self, *options: str, package: bool = True) -> subprocess.Popen[bytes]:
         """Start a worker of one thread."""
-        made = self._start(
-            "worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30",
+        name = f"worker-{next(self._numbers)}"
+        made = self.named[name] = self._start(
+            "worker", self.address, "--name", name, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30",
             "--local-directory", str(self.directory), *(options or ("--no-nanny",)), package=package,
         )  # fmt: skip
         self.workers.append(made)
@@ -114,11 +119,34 @@ class Processes:
 
     @contextlib.contextmanager
     def client(self, workers: int = 0) -> Iterator[Client]:
-        """Give a client, once so many workers are there."""
+        """Give a client, once so many workers are there, and none of those that were killed."""
         with Client(self.address, set_as_default=True, timeout=30) as client:
+            self.wait_for_the_dead(client)
             if workers:
                 client.wait_for_workers(workers, timeout=60)
             yield client
+
+    def wait_for_the_dead(self, client: Client) -> None:
+        """Wait until the scheduler knows that the workers that were killed have gone."""
+        end = time.monotonic() + 60
+        while True:
+            known = {str(worker["name"]) for worker in client.scheduler_info()["workers"].values()}
+            if all(self.named[name].poll() is None for name in known):
+                return
+            assert time.monotonic() < end, known
+            time.sleep(0.02)
+
+
+def wait_until_idle(client: Client) -> None:
+    """Wait until no worker runs anything, whether somebody wants it or not."""
+    end = time.monotonic() + 60
+    while any(client.processing().values()) or any(client.run(_is_busy).values()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def _is_busy(dask_worker: Any) -> bool:
+    return bool(dask_worker.state.executing)
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -46,6 +47,17 @@ def slowly(block, seconds):
 
 
 @daskcache.version("1")
+def gated(block, seconds, gate):
+    """A producer that lets as many calls pass as a file says, and all once the file is gone."""
+    _note()
+    with contextlib.suppress(FileNotFoundError):
+        while len(os.listdir(os.environ[CALLS])) > int(Path(gate).read_text()):
+            time.sleep(0.01)
+    time.sleep(seconds)
+    return block * 2
+
+
+@daskcache.version("1")
 def random(block):
     """A producer that gives other values each time, and hides it."""
     _note()
@@ -57,8 +69,13 @@ def ruin(block, root, at):
     """A producer that puts a file in the place of the store when it comes to some value."""
     _note()
     if at in block and os.path.isdir(root):
-        os.rename(root, f"{root}-{uuid.uuid4().hex}")
-        Path(root).write_text("in the way")
+        file = Path(f"{root}-{uuid.uuid4().hex}")
+        file.write_text("in the way")
+        while file.exists():
+            # A writer of another thread may make the directory again before the file is there.
+            with contextlib.suppress(IsADirectoryError):
+                os.rename(root, f"{root}-{uuid.uuid4().hex}")
+                os.rename(file, root)
     return block * 2
 
 

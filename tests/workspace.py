@@ -43,7 +43,7 @@ class Workspace:
                 del sys.modules[name]
         importlib.invalidate_caches()
         # Compiled files are told from others by size and second: an edit may change neither.
-        for cache in self.root.rglob("__pycache__"):
+        for cache in list(self.root.rglob("__pycache__")):
             shutil.rmtree(cache)
 
     def load(self, name: str) -> ModuleType:

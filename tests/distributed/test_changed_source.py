@@ -16,6 +16,8 @@ from typing import Any
 
 import pytest
 
+from tests.producers import objects as stored_objects
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 BLOCKS = 4
@@ -107,7 +109,7 @@ def run(tmp_path: Path, kind: str, mode: str) -> subprocess.CompletedProcess[str
 
 
 def objects(tmp_path: Path) -> list[Path]:
-    return [path for path in (tmp_path / "store" / "chunks").rglob("*") if path.is_file()]
+    return stored_objects(tmp_path / "store")
 
 
 @pytest.mark.parametrize("mode", ["before", "during"])

@@ -15,7 +15,7 @@ from distributed import Client, LocalCluster
 import daskcache
 from tests.producers import objects
 
-pytestmark = pytest.mark.usefixtures("calls")
+pytestmark = [pytest.mark.usefixtures("calls"), pytest.mark.timeout(300)]
 
 LENGTH = 40_000
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(300)
+
 SCRIPT = """
     import json, os, sys, time
     import dask.array as da

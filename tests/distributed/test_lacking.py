@@ -16,7 +16,7 @@ from daskcache.errors import DaskcacheError, DaskcacheWarning
 from tests.clusters import processes
 from tests.producers import objects
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 MESSAGE = "workers without daskcache, so all is computed, and nothing is loaded or stored"
 

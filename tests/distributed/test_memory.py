@@ -99,7 +99,8 @@ def grow(block, flag):
         open(flag, "x").close()
         held = []
         while True:
-            held.append(np.ones(2 * MB))
+            if len(held) < 64:  # 1 GiB, twice what there is
+                held.append(np.ones(2 * MB))
             time.sleep(0.01)
     return block * 2
 

@@ -17,7 +17,7 @@ from tests.producers import count, doubled, objects, produced
 EXPECTED = np.arange(12) * 2
 
 
-pytestmark = pytest.mark.usefixtures("calls")
+pytestmark = [pytest.mark.usefixtures("calls"), pytest.mark.timeout(300)]
 
 
 @pytest.mark.slow

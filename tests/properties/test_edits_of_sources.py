@@ -23,6 +23,7 @@ ELSEWHERE = {"grib"}
 HERE = [name for name in KINDS if name not in ELSEWHERE]
 
 pytestmark = [
+    pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),

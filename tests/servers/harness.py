@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import os
 import random
 import signal
@@ -28,10 +29,22 @@ KEY, SECRET = "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY"
 UNKNOWN = {"unknown": b"<Error><Code>NotImplemented</Code></Error>", "unknown without a word": b""}
 
 
+# Below those that systems give out, so that nobody takes one before its server does, or while that is down; and each
+# once, so that no client's memory of one server is taken for another's. Processes begin far from each other.
+_PORTS = range(10_000, 30_000)
+_ports = itertools.count(os.getpid() * 1009)
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    for number in _ports:
+        port = _PORTS[number % len(_PORTS)]
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+    raise AssertionError("there is always another one")
 
 
 @dataclass
@@ -79,9 +92,16 @@ class Server:
 
 
 _MOTO = """
-import sys
+import sys, threading
 from moto.server import main
 from moto.s3.models import s3_backends
+from moto.s3.responses import S3Response
+put, lock = S3Response.put_object, threading.Lock()
+def put_at_once(*args):
+    # It looks for what must not be there, and puts the object some time later.
+    with lock:
+        return put(*args)
+S3Response.put_object = put_at_once
 count = int(sys.argv.pop())
 if count:
     backend = s3_backends["123456789012"]["aws"]
@@ -197,7 +217,7 @@ class Cutter:
         self._greeting = greeting
         self._chance = random.Random(seed)
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", free_port()))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -230,7 +250,8 @@ class Cutter:
         try:
             while data := source.recv(65536):
                 passed += len(data)
-                if counted and self.after is not None and passed > self.after:
+                after = self.after
+                if counted and after is not None and passed > after:
                     target.sendall(data[: len(data) // 2])
                     self.cuts += 1
                     break
@@ -366,11 +387,12 @@ class Faulty:
 
         class Quiet(ThreadingHTTPServer):
             daemon_threads = True
+            request_queue_size = 128
 
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """Clients hang up on requests that are stalled."""
 
-        self._server = Quiet(("127.0.0.1", 0), Handler)
+        self._server = Quiet(("127.0.0.1", free_port()), Handler)
         self.endpoint = f"http://127.0.0.1:{self._server.server_port}"
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

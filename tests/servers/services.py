@@ -6,8 +6,10 @@ import contextlib
 import getpass
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,10 +34,29 @@ class Service(Server):
             for one in served:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
+                    _wait_for_end(one)
 
     def close(self) -> None:
         super().close()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _wait_for_end(process: psutil.Process) -> None:
+    """Wait until a process has closed what it had open, whether its parent has heard of its end or not."""
+    give_up = time.monotonic() + 30
+    while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < give_up, process
+        time.sleep(0.005)
+
+
+def _wait_for_data(endpoint: str) -> None:
+    """Fail while a Redis still reads what it had on disk."""
+    where = urlsplit(endpoint)
+    with socket.create_connection((where.hostname, where.port), 20) as plug:
+        plug.sendall(b"PING\r\n")
+        answer = plug.recv(1000)
+    if not answer or answer.startswith(b"-LOADING"):
+        raise ConnectionError(answer.decode())
 
 
 def redis(*options: str) -> Service:
@@ -55,7 +76,7 @@ def redis(*options: str) -> Service:
     command += ["--unixsocket", str(directory / "redis.sock"), "--appendonly", "yes"]
     # A killed process loses nothing that the system has, and nobody cuts the power.
     command += ["--appendfsync", "no", "--auto-aof-rewrite-percentage", "0", *options]
-    return Service(command, port, directory=directory)
+    return Service(command, port, _wait_for_data, directory=directory)
 
 
 _SSHD = """
@@ -157,9 +178,10 @@ class _Place(Bucket):
     """What a store of ours serves, each with a protocol of its own."""
 
     greeting = 0
+    packets = 1
 
     def faulty(self, *, share: float, seed: int) -> Cutter:
-        return Cutter(self.server, share=share, seed=seed, greeting=self.greeting)
+        return Cutter(self.server, share=share / self.packets, seed=seed, greeting=self.greeting)
 
 
 class RedisPlace(_Place):
@@ -180,6 +202,7 @@ class SftpPlace(_Place):
     """A directory of an sshd."""
 
     greeting = 2000  # keys are agreed on in a dozen packets
+    packets = 3  # an object is looked for, opened, written, closed and linked
 
     def timeouts(self, seconds: float) -> dict[str, Any]:
         return {"timeout": seconds, "connect_timeout": seconds}

@@ -13,7 +13,7 @@ import pytest
 
 import daskcache
 from tests import producers
-from tests.clusters import kill, processes
+from tests.clusters import kill, processes, wait_until_idle
 from tests.producers import count, objects
 
 pytest.importorskip("distributed")
@@ -28,13 +28,13 @@ SCRIPT = f"""
     import sys
     from distributed import Client
     import daskcache
-    from tests.producers import produced, slowly
+    from tests.producers import gated, produced
 
-    address, how = sys.argv[1:]
+    address, how, gate = sys.argv[1:]
     client = Client(address, timeout=30)
     print("ready", flush=True)
     for root in iter(sys.stdin.readline, ""):
-        x = produced(slowly, {SECONDS}, n={BLOCKS} * 3)
+        x = produced(gated, {SECONDS}, gate, n={BLOCKS} * 3)
         if how == "persist":
             result = daskcache.persist(x, "x", store=root.strip())
         else:
@@ -51,6 +51,7 @@ class Place:
         self.directory = directory
         self.cluster = cluster
         self.number = 0
+        self.gate = directory / "gate"
 
     def new_store(self):
         self.number += 1
@@ -58,7 +59,10 @@ class Place:
 
     def start_client(self, how):
         made = subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT), self.cluster.address, how],
+            [
+                *(sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT)),
+                *(self.cluster.address, how, str(self.gate)),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -92,12 +96,12 @@ class Place:
     def rerun(self, root, how):
         with self.cluster.client(2) as client:
             # What a client that is gone wanted is finished first.
-            while any(client.processing().values()) or any(client.run(_is_busy).values()):
-                time.sleep(0.02)
+            self.gate.unlink(missing_ok=True)
+            wait_until_idle(client)
             before = len(objects(root))
             assert all(path.stat().st_size > 4 for path in objects(root)), "an object that is there is whole"
             count()
-            x = producers.produced(producers.slowly, SECONDS, n=BLOCKS * 3)
+            x = producers.produced(producers.gated, SECONDS, str(self.gate), n=BLOCKS * 3)
             if how == "persist":
                 kept = daskcache.persist(x, "x", store=str(root))
                 run = daskcache.last_run()
@@ -109,10 +113,6 @@ class Place:
             assert count() == BLOCKS - before
             assert (daskcache.open("x", store=str(root)).compute(scheduler="threads") == EXPECTED).all()
         return before
-
-
-def _is_busy(dask_worker):
-    return bool(dask_worker.state.executing)
 
 
 @pytest.fixture(scope="module")
@@ -135,9 +135,12 @@ def kill_at_random_points(place, who, times, rng):
         place.repair(who)
         root = place.new_store()
         client = place.start_client(how)
+        stored = round(number * BLOCKS / times)
+        count()
+        # A few blocks more than are waited for, however late this process sees them.
+        place.gate.write_text(f"{stored + 3}")
         client.stdin.write(f"{root}\n")
         client.stdin.flush()
-        stored = round(number * BLOCKS / times)
         end = time.monotonic() + 60
         while len(objects(root)) < stored and client.poll() is None and time.monotonic() < end:
             time.sleep(0.001)
@@ -145,6 +148,7 @@ def kill_at_random_points(place, who, times, rng):
         place.kill(who, client)
         if who == "worker":
             # The other one goes on.
+            place.gate.unlink()
             assert client.stdout.readline() == "done\n"
             assert len(objects(root)) == BLOCKS
         kill(client)

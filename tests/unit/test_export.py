@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from pathlib import Path
 from typing import Any
 
+import dask
 import dask.array as da
 import icechunk
 import numpy as np
@@ -132,17 +134,18 @@ def test_nothing_is_left_of_one_that_failed(chosen: str, store_root: Path, tmp_p
 def test_nothing_comes_back_of_one_that_failed(chosen: str, store_root: Path, tmp_path: Path) -> None:
     """Where others are still at work when one fails."""
     daskcache.persist(da.ones(64, chunks=1) + 1, "ones")
-    running: list[bool] = []
+    running: list[int] = []
+    numbers = itertools.count(1)
     read = StoredBlock.__getitem__
 
     def read_slowly(self: StoredBlock, index: Any) -> Any:
-        running.append(True)
-        if len(running) == 2:
+        running.append(number := next(numbers))
+        if number == 2:
             raise RuntimeError("broken")
         time.sleep(0.3)
         return read(self, index)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(num_workers=4):
         patch.setattr(StoredBlock, "__getitem__", read_slowly)
         with pytest.raises(RuntimeError, match="broken"):
             daskcache.export("ones", tmp_path / "out", format=chosen)

@@ -80,7 +80,7 @@ def test_an_overwrite_that_is_killed_half_way_leaves_what_was_there(store_root, 
         )  # fmt: skip
 
     calls = Path(os.environ[producers.CALLS])
-    process = start("0.1", "first")
+    process = start("0.2", "first")
     deadline = time.monotonic() + 60
     while len(list(calls.iterdir())) < 10 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)

@@ -366,7 +366,7 @@ def test_other_processes_open_the_store_for_themselves(tmp_path, method, inner):
     queue = context.SimpleQueue()
     child = context.Process(target=_load, args=(stored, queue))
     child.start()
-    child.join(30)
+    child.join(100)
     assert child.exitcode == 0
     assert queue.get() == block[1:3].tobytes()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
-import socket
+import re
 import subprocess
 import sys
 import threading
@@ -45,25 +45,20 @@ def moto_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def moto(moto_log: Path) -> Iterator[str]:
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     program = "from moto.server import main; main()"
     with (
         moto_log.open("wb") as log,
         subprocess.Popen(
-            [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log
+            [sys.executable, "-c", program, "-H", "127.0.0.1", "-p", "0"], stdout=log, stderr=log
         ) as server,
     ):
         try:
-            for _ in range(300):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
+            deadline = time.monotonic() + 90
+            while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", moto_log.read_text())):
+                if server.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail(f"moto's server did not start: {moto_log.read_text()}")
                 time.sleep(0.1)
-            else:
-                pytest.fail("moto's server did not start")
-            yield f"http://127.0.0.1:{port}"
+            yield found[1]
         finally:
             server.terminate()
 

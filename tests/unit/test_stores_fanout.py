@@ -166,7 +166,7 @@ def test_a_store_in_trouble_is_passed_over_with_one_warning_and_used_again(
 ) -> None:
     bad = Flaky()
     fanout = Fanout(bad, MemoryStore(), MemoryStore())
-    keys = [key for key in (f"key{number}" for number in range(60)) if winner(fanout, key) is bad]
+    keys = [key for key in (f"key{number}" for number in range(300)) if winner(fanout, key) is bad]
     trouble(bad)
     with warnings.catch_warnings(record=True, action="always") as caught:
         for key in keys[:-1]:

@@ -194,7 +194,7 @@ def test_killed_writers_leave_whole_objects(tmp_path: Path) -> None:
     root = to_root({"fanout": [str(disk) for disk in disks]})
     parent, writers = start(root, 3, 100_000)
     give_up = time.monotonic() + 60
-    while len(objects(disks)) < 200 and time.monotonic() < give_up:
+    while len(objects(disks)) < 220 and time.monotonic() < give_up:
         time.sleep(0.01)
     for pid in writers:
         os.kill(pid, signal.SIGKILL)

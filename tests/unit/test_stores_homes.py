@@ -199,7 +199,7 @@ def choose_at_once(content: list[dict[str, Any]]) -> set[int | None]:
 
 @pytest.mark.usefixtures("quietly")
 def test_of_many_that_choose_at_once_all_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(homes, "_PAUSE_S", 0.005)
+    monkeypatch.setattr(homes, "_PAUSE_S", 0.02)
     for _ in range(10):
         content: list[dict[str, Any]] = [{}, {}]
         found = choose_at_once(content)

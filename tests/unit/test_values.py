@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +189,7 @@ def test_a_lost_object_is_computed_again(store_root: Path) -> None:
 
 def test_a_value_expires(monkeypatch) -> None:
     daskcache.persist(delayed(give)("number"), expires=1e-3)
+    time.sleep(0.02)
     assert not daskcache.status(delayed(give)("number")).is_complete
     daskcache.persist(delayed(give)("number"))
     assert count() == 2
