@@ -444,12 +444,12 @@ def test_a_hundred_thousand_tokens_at_once() -> None:
     asked = np.concatenate([tokens[::-2], random_tokens(50_000, "other")])
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = time.thread_time()
         found = index.find_many(asked)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(time.thread_time() - start)
     np.testing.assert_array_equal(found >= 0, np.arange(100_000) < 50_000)
     assert [index.block(int(i)).size_bytes for i in found[:3]] == [100_000, 99_998, 99_996]
-    # Meant to take 50 ms; more is given to a busy machine.
+    # Meant to take 50 ms of this thread's own time; more is given to a busy machine.
     assert min(seconds) < 0.25
 
 

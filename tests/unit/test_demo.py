@@ -352,6 +352,7 @@ class TestRunner:
         assert not (tmp_path / "work").exists()
 
     @pytest.mark.slow
+    @pytest.mark.timeout(400)
     def test_generated_data(self, tmp_path, capfd):
         assert runner.run(size="4MB", workdir=str(tmp_path / "work"), keep=True) == 0
         out = capfd.readouterr().out
@@ -360,6 +361,7 @@ class TestRunner:
         assert (tmp_path / "work" / "store" / "daskcache.json").exists()
 
     @pytest.mark.slow
+    @pytest.mark.timeout(400)
     def test_real_data(self, samples, tmp_path, capfd):
         store = tmp_path / "elsewhere"
         assert runner.run(store=str(store), workdir=str(tmp_path / "work")) == 0

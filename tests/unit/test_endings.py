@@ -26,7 +26,7 @@ import dask.array as da
 import numpy as np
 
 import daskcache
-from tests.producers import failing, produced, slowly
+from tests.producers import failing, gated, produced, slowly
 
 @daskcache.version("1")
 def give(block, fails):
@@ -34,9 +34,9 @@ def give(block, fails):
         failing(block)
     return slowly(block, 0.1)
 
-def make(fails=False):
+def make(function, *arguments):
     x = da.arange(50_000 * {BLOCKS}, chunks=50_000)
-    return x.map_blocks(give, fails, dtype="i8", meta=np.empty(0, "i8"))
+    return x.map_blocks(function, *arguments, dtype="i8", meta=np.empty(0, "i8"))
 """
 ENVIRONMENT = {"DASK_DASKCACHE__ENABLED": "true", "DASK_DASKCACHE__POLICY": "outputs"}
 
@@ -46,6 +46,7 @@ def calls(tmp_path, monkeypatch):
     directory = tmp_path / "calls"
     directory.mkdir()
     monkeypatch.setenv(producers.CALLS, str(directory))
+    return directory
 
 
 def start(store_root, source):
@@ -62,7 +63,7 @@ def start(store_root, source):
 
 def test_a_program_that_does_not_wait_for_what_it_persists(store_root):
     """The interpreter waits for it at its end."""
-    process = start(store_root, 'daskcache.persist(make(), "x", wait=False)')
+    process = start(store_root, 'daskcache.persist(make(give, False), "x", wait=False)')
     assert process.communicate(timeout=60)[1] == ""
     assert process.returncode == 0
     assert count() == BLOCKS
@@ -72,20 +73,24 @@ def test_a_program_that_does_not_wait_for_what_it_persists(store_root):
 @pytest.mark.parametrize("scheduler", ["sync", "threads"])
 def test_a_program_that_fails(store_root, scheduler):
     """What it has stored just before is found as well."""
-    process = start(store_root, f'make(True).compute(scheduler="{scheduler}", num_workers=1)')
+    process = start(store_root, f'make(give, True).compute(scheduler="{scheduler}", num_workers=1)')
     assert process.communicate(timeout=60)[1].rstrip().endswith("this block cannot be computed")
     assert count() == 4
     assert len(Catalog(str(store_root)).token_index()) == len(objects(store_root)) == 3
 
 
-def test_a_program_that_is_interrupted(store_root):
+def test_a_program_that_is_interrupted(store_root, tmp_path, calls):
     """Tasks that had begun are finished, stored and found, and nobody is told of a defect."""
-    process = start(store_root, "make().compute(num_workers=2)")
+    gate = tmp_path / "gate"
+    gate.write_text("2")
+    program = f'make(gated, 0.1, "{gate}").compute(num_workers=2)'
+    process = start(store_root, program)
     deadline = time.monotonic() + 60
-    while not objects(store_root):
+    while not objects(store_root) or len(list(calls.iterdir())) < len(objects(store_root)) + 2:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
+    gate.unlink()
     told = process.communicate(timeout=60)[1]
     assert told.startswith("Traceback")
     assert told.rstrip().endswith("KeyboardInterrupt")
@@ -93,5 +98,5 @@ def test_a_program_that_is_interrupted(store_root):
     assert begun == len(objects(store_root)) < BLOCKS
     assert not leftovers(store_root)
     assert len(Catalog(str(store_root)).token_index()) == begun
-    assert start(store_root, "make().compute(num_workers=2)").communicate(timeout=60)[1] == ""
+    assert start(store_root, program).communicate(timeout=60)[1] == ""
     assert count() == BLOCKS - begun

@@ -30,7 +30,7 @@ def elsewhere() -> list[dict[str, str]]:
             capture_output=True,
             text=True,
             check=True,
-            timeout=100,
+            timeout=240,
         )
         found.append(
             dict(line.rsplit(": ", 1) for line in result.stdout.splitlines() if "refused" not in line)
@@ -39,6 +39,7 @@ def elsewhere() -> list[dict[str, str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("library", MAKERS)
 @pytest.mark.filterwarnings("ignore")
 def test_same_in_every_process_and_other_for_every_value(
@@ -141,6 +142,7 @@ def test_an_edit_of_a_compiled_function_is_seen(source: str, edited: str, tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(500)
 def test_cython_functions_count_with_their_file(tmp_path: Path) -> None:
     """One extension of the user's, compiled twice: no version stands for it, so that its bytes count."""
     pytest.importorskip("Cython")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("IPython")
+pytestmark = pytest.mark.timeout(400)
 
 HELPER = "STEP = 2\ndef helper(x):\n    return x + STEP"
 MAIN = "import numpy as np\ndef main(block):\n    return np.sin(helper(block))"
@@ -57,7 +58,7 @@ def run(program: Path, *cells: str, seed: str = "0") -> str:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=120,
     )
     return result.stdout.rpartition("digest ")[2].strip()
 

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import builtins
 import re
 import textwrap
 
 import pytest
+import toolz
 
 from daskcache.errors import UncacheableError
 from tests.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Undo what sources put into modules that others use."""
+    monkeypatch.setattr(toolz, "identity", toolz.identity)
+    for place, name in ((toolz, "daskcache_test"), (builtins, "mybuiltin")):
+        monkeypatch.setattr(place, name, None, raising=False)
+        monkeypatch.delattr(place, name)
+
 
 # A module that defines f, and what is replaced in it by what.
 TRAPS: dict[str, tuple[str, str, str]] = {
