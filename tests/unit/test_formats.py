@@ -291,7 +291,10 @@ def test_plain_values(value: Any) -> None:
     found = kept(value)
     assert type(found) is type(value)
     assert found == value
-    assert repr(found) == repr(value)
+    # Equal sets may show their elements in another order.
+    assert repr(sorted(found, key=repr) if type(found) is set else found) == repr(
+        sorted(value, key=repr) if type(value) is set else value
+    )
     if isinstance(value, dt.datetime):
         assert found.tzinfo == value.tzinfo
 
