@@ -31,7 +31,7 @@ Spot = tuple[str, str]
 logger = logging.getLogger("daskcache")
 
 _FLUSH_S = 2.0
-"""How long what is stored waits at most; an eighth of that at the beginning of a run, which may be short."""
+"""How long what is stored waits at most; a quarter of that at the beginning of a run, which may be short."""
 _BEGINNING_S = 20.0
 _MOST = 8
 
