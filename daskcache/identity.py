@@ -13,6 +13,7 @@ from dask.highlevelgraph import HighLevelGraph
 from daskcache.checkpoints import CheckpointLayer, Targets
 from daskcache.chunks import Hints, plan_grid
 from daskcache.config import Settings
+from daskcache.dask_internals import GETTERS, Key, Task
 from daskcache.datasets import Outline, outline
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
@@ -107,10 +108,11 @@ def identify(obj: Collection | Parts, settings: Settings, hints: Hints | None = 
                 reasons[path] = reason
                 break
             target = place.block(key[1:], token, tokens.function(key))
-            loaded = tokens.loaded(key)
-            # A block of a dataset of ours lies in the group of the function that made it.
-            same = isinstance(loaded, StoredBlock) and (loaded.root, loaded.id) == (target.root, target.id)
-            found.append(loaded if same else target)
+            loaded = _loaded(tokens, key)
+            if loaded is not None and (loaded.root, loaded.id) == (target.root, target.id):
+                # A block of a dataset of ours lies in the group of the function that made it.
+                target = loaded
+            found.append(target)
         else:
             targets[path] = found
     return Identified(described, arrays, tokens, targets, reasons)
@@ -133,8 +135,21 @@ def _known_form(array: da.Array, tokens: GraphTokens) -> tuple[int, ...] | None:
         return mark.outline.variable(mark.path).inner_shape
     if not array.npartitions or plan_grid(array.chunks, array.dtype).kind != "regular":
         return None
-    loaded = tokens.loaded((array.name, *(0 for _ in array.chunks)))
-    return loaded.spec.inner_shape if isinstance(loaded, StoredBlock) else None
+    loaded = _loaded(tokens, (array.name, *(0 for _ in array.chunks)))
+    return None if loaded is None else loaded.spec.inner_shape
+
+
+def _loaded(tokens: GraphTokens, key: Key) -> StoredBlock | None:
+    """Give the stored block that a task does nothing but load, and loads whole."""
+    try:
+        scope, node = tokens.task(key)
+    except KeyError:
+        return None
+    if not isinstance(node, Task) or node.func not in GETTERS:
+        return None
+    block, index = (scope.literal(arg) for arg in node.args[:2])
+    is_whole = isinstance(index, tuple) and all(part == slice(None) for part in index)
+    return block if is_whole and isinstance(block, StoredBlock) else None
 
 
 def identify_value(obj: Delayed, settings: Settings) -> tuple[bytes, GraphTokens, HighLevelGraph]:

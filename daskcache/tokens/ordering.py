@@ -13,7 +13,7 @@ from typing import Any
 
 from dask.highlevelgraph import HighLevelGraph
 
-from daskcache.dask_internals import GraphNode, Key
+from daskcache.dask_internals import GraphNode, Key, Task
 from daskcache.tokens.blockwise import BlockwiseLayer
 
 __all__ = ["list_inputs"]
@@ -84,16 +84,12 @@ def list_inputs(
     return found[::-1]
 
 
-def _add(needed: Mapping[str, dict[Key, None]], keys: Iterable[Key]) -> list[Key]:
-    """Need some keys; give those back whose first part names no layer."""
-    others = []
+def _add(needed: Mapping[str, dict[Key, None]], keys: Iterable[Key]) -> None:
+    """Need some keys, but for those whose first part names no layer."""
     for key in keys:
         layer = needed.get(key[0]) if type(key) is tuple and key else None
-        if layer is None:
-            others.append(key)
-        else:
+        if layer is not None:
             layer[key] = None
-    return others
 
 
 def _list_tasks(
@@ -103,12 +99,19 @@ def _list_tasks(
     needed: Mapping[str, dict[Key, None]],
 ) -> list[Key]:
     """List the tasks among keys of a layer, after those that they need and a layer names otherwise than itself."""
-    found = {key: None for key in wanted if key in nodes and not is_value(key)}
+    # Nearly all are tasks, which is seen without asking what a value is; and a call for each edge would take half of the time.
+    found: dict[Key, None] = {}
+    for key in wanted:
+        if type(nodes.get(key)) is Task or (key in nodes and not is_value(key)):
+            found[key] = None
     queue = [*found]
     for key in queue:
         node = nodes[key]
-        for dep in _add(needed, node.dependencies if isinstance(node, GraphNode) else _references(node)):
-            if dep not in found and dep in nodes and not is_value(dep):
+        for dep in node.dependencies if isinstance(node, GraphNode) else _references(node):
+            layer = needed.get(dep[0]) if type(dep) is tuple and dep else None
+            if layer is not None:
+                layer[dep] = None
+            elif dep not in found and dep in nodes and not is_value(dep):
                 # A layer may name some of its tasks otherwise.
                 found[dep] = None
                 queue.append(dep)
