@@ -17,7 +17,7 @@ from typing import Any, Literal
 from zarr.storage import LocalStore, MemoryStore
 
 from daskcache import journal, stores
-from daskcache.catalog import TokenIndex, list_packs, read_pack
+from daskcache.catalog import TokenIndex, read_packs
 from daskcache.dask_internals import (
     GETTERS,
     Alias,
@@ -288,16 +288,13 @@ class _News:
     def _look(self) -> None:
         start = time.monotonic()
         try:
-            names = list_packs(self._root, self._namespace, since=self._since)
-            packs = {
-                name: self._packs.get(name) or read_pack(self._root, self._namespace, name) for name in names
-            }
+            packs, errors = read_packs(self._root, self._namespace, self._packs, since=self._since)
         except StoreError as error:
-            logger.info("what other runs have listed is not looked for: %s", error)
-        else:
-            found = {name: pack for name, pack in packs.items() if pack is not None}
-            if found.keys() != self._packs.keys():
-                self._packs, self._index = found, TokenIndex(self._root, found.values())
+            packs, errors = self._packs, [error]
+        for reason in errors:
+            logger.info("what other runs have listed is not looked for: %s", reason)
+        if packs.keys() != self._packs.keys():
+            self._packs, self._index = packs, TokenIndex(self._root, packs.values())
         now = time.monotonic()
         self._due_s = now + max(_PAUSE_S, COSTLIER * (now - start))
 

@@ -9,6 +9,7 @@ from daskcache.catalog.packs import (
     pack_key,
     put_pack,
     read_pack,
+    read_packs,
 )
 from daskcache.catalog.records import RunRecord, Wanted
 from daskcache.catalog.runs import Runs
@@ -33,5 +34,6 @@ __all__ = [
     "pack_key",
     "put_pack",
     "read_pack",
+    "read_packs",
     "time_of",
 ]

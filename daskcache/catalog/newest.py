@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from daskcache.catalog.packs import list_packs, read_pack
+from daskcache.catalog.packs import read_packs
 from daskcache.catalog.tokens import TokenIndex
 from daskcache.catalog.versions import Latest
 from daskcache.config import Pool
@@ -17,11 +17,10 @@ __all__ = ["newest_tokens"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
-    manifests: dict[tuple[str, Latest | None], Manifest]
+    versions: dict[tuple[str, Latest], Manifest]
+    packs: dict[str, Manifest]
     index: TokenIndex
 
-
-_ATTEMPTS = 3
 
 # Lives as long as the process, one for each root and namespace in use. Values are replaced whole.
 _kept: dict[tuple[str, str], _Kept] = {}
@@ -65,51 +64,26 @@ def newest_tokens(
     0
     """
     known = _kept.get(place)
-    manifests: dict[tuple[str, Latest | None], Manifest] = {}
+    versions: dict[tuple[str, Latest], Manifest] = {}
     is_whole = True
     for entry in entries:
         try:
             newest = latest(entry)
             if newest is None:
                 continue
-            found = known.manifests.get((entry, newest)) if known else None
-            manifests[entry, newest] = read(entry, newest.version) if found is None else found
+            found = known.versions.get((entry, newest)) if known else None
+            versions[entry, newest] = read(entry, newest.version) if found is None else found
         except (StoreError, EntryNotFoundError) as error:
             is_whole = False
             warn_once(f"the stored blocks of {entry!r} are not found for now: {error}")
-    packs, has_all = _packs(place, known)
-    manifests |= packs
-    if known is not None and known.manifests.keys() == manifests.keys():
+    packs, errors = read_packs(*place, known.packs if known else {})
+    for reason in errors:
+        warn_once(f"some stored blocks are not found for now: {reason}")
+    if known and known.versions.keys() == versions.keys() and known.packs.keys() == packs.keys():
         return known.index
     # Packs lie with the pool that they list.
-    found_here = [manifests[at] for at in manifests if at[1] is None or manifests[at].pool == pool]
-    index = TokenIndex(place[0], found_here)
-    if is_whole and has_all:
-        _kept[place] = _Kept(manifests, index)
+    here = [manifest for manifest in versions.values() if manifest.pool == pool]
+    index = TokenIndex(place[0], [*here, *packs.values()])
+    if is_whole and not errors:
+        _kept[place] = _Kept(versions, packs, index)
     return index
-
-
-def _packs(
-    place: tuple[str, str], known: _Kept | None
-) -> tuple[dict[tuple[str, Latest | None], Manifest], bool]:
-    """Read the packs, and tell whether all could be read."""
-    found: dict[tuple[str, Latest | None], Manifest] = {}
-    is_whole = True
-    for _ in range(_ATTEMPTS):
-        has_gone, is_whole = False, True
-        for name in list_packs(*place):
-            try:
-                kept = known.manifests.get((name, None)) if known else None
-                pack = found.get((name, None)) or kept or read_pack(*place, name)
-            except StoreError as error:
-                is_whole = False
-                warn_once(f"some stored blocks are not found for now: {error}")
-                continue
-            if pack is None:
-                has_gone = True
-            else:
-                found[name, None] = pack
-        if not has_gone:
-            break
-        # Put together with others since they were listed: that was written before they were deleted.
-    return found, is_whole

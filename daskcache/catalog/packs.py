@@ -17,7 +17,7 @@ from zarr.abc.store import Store
 
 from daskcache import stores
 from daskcache.catalog.layout import NAMESPACES, TOMBSTONE, VERSIONS, check_format
-from daskcache.errors import CorruptChunkError
+from daskcache.errors import CorruptChunkError, StoreError
 from daskcache.manifest import Manifest, StoredVariable, from_idx, to_idx
 from daskcache.names import check_namespace, is_version
 from daskcache.pool import StoredBlock
@@ -31,6 +31,7 @@ __all__ = [
     "pack_key",
     "put_pack",
     "read_pack",
+    "read_packs",
     "read_weighed",
 ]
 
@@ -41,6 +42,7 @@ _MOST = 32
 _SMALL = 2**20
 """Bytes of a pack that is left as it is."""
 _DIGEST_BYTES = 16
+_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,59 @@ def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
         # What it lists is found no more, is computed again, and listed anew.
         logger.info("a list of stored blocks is damaged and left out: %s", error)
         return None
+
+
+def read_packs(
+    root: str, namespace: str, known: Mapping[str, Manifest] | None = None, *, since: float = -math.inf
+) -> tuple[dict[str, Manifest], list[StoreError]]:
+    """Read all packs of a namespace.
+
+    Parameters
+    ----------
+    root : str
+        The store.
+    namespace : str
+        The namespace.
+    known : mapping of str to Manifest, optional
+        By version, what need not be read again.
+    since : float, optional
+        As for `list_packs`.
+
+    Returns
+    -------
+    packs : dict of str to Manifest
+        By version, in the order of `list_packs`; without those that are damaged.
+    errors : list of StoreError
+        Why some could not be read.
+
+    Raises
+    ------
+    StoreError
+        The store cannot be listed.
+
+    Examples
+    --------
+    >>> read_packs("memory://doc-empty", "default")
+    ({}, [])
+    """
+    found: dict[str, Manifest] = {}
+    errors: list[StoreError] = []
+    for _ in range(_ATTEMPTS):
+        has_gone, errors = False, []
+        for name in list_packs(root, namespace, since=since):
+            try:
+                pack = found.get(name) or (known or {}).get(name) or read_pack(root, namespace, name)
+            except StoreError as error:
+                errors.append(error)
+                continue
+            if pack is None:
+                has_gone = True
+            else:
+                found[name] = pack
+        if not has_gone:
+            break
+        # Put together with others since they were listed: that was written before they were deleted.
+    return found, errors
 
 
 def pack_blocks(root: str, pack: Manifest) -> Iterator[Listed]:
