@@ -31,7 +31,7 @@ from daskcache.outputs import OutputPlace, Pack, form_of
 from daskcache.plan import Plan
 from daskcache.pool import StoredBlock
 from daskcache.publishing import Publication, draft_manifest, record_id
-from daskcache.writing import unstored_in
+from daskcache.writing import refuse_form, unstored_in
 
 __all__ = ["list_outputs", "publish_checkpoints"]
 
@@ -298,7 +298,10 @@ def _is_kept(key: Key, targets: Mapping[Key, StoredBlock], plan: Plan) -> bool:
     if key in plan.writes:
         return True
     # A block found under another form of storage is loaded from there, and is none of this object's.
-    return key in plan.loads and key in targets and plan.loads[key].key == targets[key].key
+    found, target = plan.loads.get(key), targets.get(key)
+    if found is None or target is None or found.key != target.key:
+        return False
+    return refuse_form(found, target) is None
 
 
 def _terminal(

@@ -21,7 +21,7 @@ from daskcache.catalog import Catalog, check_name
 from daskcache.chunks import Hints
 from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
-from daskcache.errors import InvalidInputError, ReadOnlyError, StoreFullError
+from daskcache.errors import InvalidInputError, ReadOnlyError, StoreFullError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
 from daskcache.forgetting import Reuse, refreshing
@@ -41,7 +41,7 @@ from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_r
 from daskcache.records import describe_recipe
 from daskcache.recovery import Find, Recovery
 from daskcache.values import store_value
-from daskcache.writing import store_block
+from daskcache.writing import refuse_form, store_block
 
 __all__ = ["persist", "store_object"]
 
@@ -226,6 +226,10 @@ class _Persist:
             ]
             for path, blocks in self.identified.targets.items()
         }
+        for path, numbers in missing.items():
+            for number in numbers:
+                target = self.identified.targets[path][number]
+                _require_form(target, index.get(target.token))
         if not any(missing.values()):
             return self._finish(runs.begin(self._figures(Plan(), missing)), 0, self._publish(), ())
         self._announce(missing, listing)
@@ -415,6 +419,13 @@ def _places(draft: Draft, missing: Mapping[str, list[int]]) -> np.ndarray[Any, n
     numbers = {variable.path: i for i, variable in enumerate(draft.manifest.variables)}
     pairs = [(numbers[path], block) for path, blocks in missing.items() for block in blocks]
     return np.array(pairs, "i8").reshape(-1, 2)
+
+
+def _require_form(block: StoredBlock, known: StoredBlock | None) -> None:
+    """Refuse a block where a manifest lists its object as something else than was declared."""
+    refusal = refuse_form(known, block) if known is not None and known.key == block.key else None
+    if refusal:
+        raise UncacheableError(refusal)
 
 
 def _flatten(parts: Sequence[Any]) -> list[Receipt]:

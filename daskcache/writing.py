@@ -22,7 +22,7 @@ from daskcache.fingerprint.guard import Watched, find_changed_file
 from daskcache.pool import Receipt, StoredBlock, write_block
 from daskcache.reports import note, note_checksum
 
-__all__ = ["CodeUnit", "Writer", "keep_block", "store_block", "try_to_keep", "unstored_in"]
+__all__ = ["CodeUnit", "Writer", "keep_block", "refuse_form", "store_block", "try_to_keep", "unstored_in"]
 
 CodeUnit = tuple[str, str, bytes]
 
@@ -69,12 +69,7 @@ class Writer:
                 f"the task returned {type(block).__module__}.{type(block).__qualname__}, not a numpy array: "
                 "it was not stored"
             )
-        if block.dtype != target.dtype or block.shape != target.shape:
-            return (
-                f"the task returned {block.dtype} {block.shape} where {target.dtype} {target.shape} was declared: "
-                "it was not stored; give map_blocks or apply_ufunc the dtype and chunks that it really returns"
-            )
-        return self._find_other_code() or find_changed_file(self.files)
+        return refuse_form(block, target) or self._find_other_code() or find_changed_file(self.files)
 
     def check(self) -> None:
         """Refuse to store anything that was computed of other code or files than the tokens were made of.
@@ -103,6 +98,29 @@ class Writer:
             f"this process runs other code than the one that the graph was keyed with ({', '.join(changed[:3])}): "
             "nothing of it was stored; restart the scheduler, the workers and the client with the same code"
         )
+
+
+def refuse_form(block: Any, target: StoredBlock) -> str | None:
+    """Tell that a block has another dtype or shape than was declared.
+
+    Parameters
+    ----------
+    block : numpy.ndarray or StoredBlock
+        What the task returned, or what is known to lie where the block belongs.
+    target : StoredBlock
+        What was declared.
+
+    Returns
+    -------
+    str or None
+        What differs and what to do; None where nothing does.
+    """
+    if block.dtype == target.dtype and block.shape == target.shape:
+        return None
+    return (
+        f"the task returned {block.dtype} {block.shape} where {target.dtype} {target.shape} was declared: "
+        "it was not stored; give map_blocks or apply_ufunc the dtype and chunks that it really returns"
+    )
 
 
 def store_block(block: Any, target: StoredBlock, writer: Writer) -> Receipt:
