@@ -69,7 +69,7 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
     -----
     That covers what becomes one task: chains in which each task has one input. Where several blocks come together, as
     in a mean or after a rechunk, what lies before that has run already. A block that is stored because a policy says so
-    is looked for in the forms that others of its layer had in this process: not the first one.
+    is looked for in what the namespace lists, which is read again now and then: its form is known only when it is there.
 
     Chains that need no other task are put into an order of the process's own, so that two runs that begin at once share
     the work; dask breaks ties by the keys' names. In one process a chain has one name, by which dask knows it again.
