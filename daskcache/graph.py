@@ -266,7 +266,29 @@ def substitute(
             for dep in task.dependencies
             if dep in owner and dep not in tasks
         }
+    _add_undeclared(dsk, owner, layers, dependencies)
     return HighLevelGraph(layers, dependencies)
+
+
+def _add_undeclared(
+    dsk: HighLevelGraph,
+    owner: Mapping[Key, str],
+    layers: Mapping[str, Any],
+    dependencies: dict[str, set[str]],
+) -> None:
+    """Name what tasks need of other layers, where the layer between them that named it needs nothing any more.
+
+    The step that gathers results names the layers of these alone, though it also takes the blocks of their coordinates.
+    """
+    shorter = {
+        name for name, deps in dependencies.items() if not deps >= dsk.dependencies[name] & layers.keys()
+    }
+    for name, layer in layers.items():
+        if layer is dsk.layers[name] and not isinstance(layer, Blockwise) and shorter & dependencies[name]:
+            held = {key: task for key, task in layer.items() if key in owner}
+            for task in convert_legacy_graph(held, all_keys=owner.keys()).values():
+                dependencies[name].update(owner[dep] for dep in task.dependencies if dep in owner)
+            dependencies[name].discard(name)
 
 
 def without_doubles(dsk: HighLevelGraph) -> HighLevelGraph:

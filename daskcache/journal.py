@@ -186,22 +186,28 @@ def list_with(run: str, more: Mapping[Spot, Sequence[Listed]], watch: Watch) -> 
 
 def list_pending() -> None:
     """List all that this process has stored and not listed, and its workers, so that it is found from now on."""
-    with _lock:
-        journals = list(_journals.values())
-    for journal in journals:
-        journal.flush()
+    _list_own()
     if _is_elsewhere.is_set() and cluster.tell_workers(_list_on_worker):
         _is_elsewhere.clear()
 
 
+def _list_own() -> None:
+    with _lock:
+        journals = list(_journals.values())
+    for journal in journals:
+        journal.flush()
+
+
 async def _list_on_worker() -> None:
-    await asyncio.to_thread(list_pending)
+    # Not the workers' as well: one in the scheduler's process would ask itself, and wait for the answer.
+    await asyncio.to_thread(_list_own)
 
 
 def _list_stored(targets: Mapping[Spot, Sequence[Listed]], run: str, weighed: Mapping[str, Weighed]) -> None:
     try:
         for (root, namespace), rows in targets.items():
             listing = Listing(root)
+            listing.look_ahead(row.block for row in rows)
             stored = ((listing.find(row.block), row.checksum) for row in rows)
             listed = [Listed(block, checksum) for block, checksum in stored if block is not None]
             put_pack(root, namespace, listed, weighed)

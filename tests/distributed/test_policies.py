@@ -9,6 +9,7 @@ import xarray as xr
 from distributed import Client, wait
 
 import daskcache
+from daskcache import cluster
 from daskcache.catalog import Catalog
 from daskcache.catalog.packs import list_packs
 from daskcache.dask_internals import convert_legacy_graph
@@ -153,3 +154,18 @@ def test_what_took_long_is_told_to_the_client(cluster, store_root):
         x = producers.produced(producers.slowly, 1.0)
         assert (x + 1).min().compute() == 1
         assert count() == 0
+
+
+def test_a_worker_in_the_process_of_the_scheduler_does_not_wait_for_itself(store_root, monkeypatch):
+    answers, tell = [], cluster.tell_workers
+    monkeypatch.setattr(cluster, "_PATIENCE_S", 3.0)
+    monkeypatch.setattr(
+        cluster, "tell_workers", lambda function: answers.append(tell(function)) or answers[-1]
+    )
+    with (
+        Client(processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None),
+        daskcache.activate(policy="outputs"),
+    ):
+        wait(doubled().persist())
+        assert ((doubled() + 1).compute() == EXPECTED + 1).all()
+    assert answers == [True]

@@ -4,10 +4,11 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import xarray as xr
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
 import daskcache
-from daskcache.dask_internals import Blockwise, convert_legacy_graph
+from daskcache.dask_internals import Blockwise, List, Task, TaskRef, convert_legacy_graph
 from daskcache.fingerprint import Fingerprinter
 from daskcache.graph import substitute
 from daskcache.plan import make_plan
@@ -142,3 +143,40 @@ def test_an_xarray_selection_reads_what_it_needs(store_root):
     (planned,) = dask.optimize(kept.isel(y=4, x=slice(12, 15)).data)
     ((_, index),) = loads_of(planned.dask)
     assert index == (4, slice(2, 5, None))
+
+
+@pytest.mark.parametrize("which", [(0, 1, 2, 3), (1, 3)])
+def test_what_gathers_results_names_the_layers_that_it_needs(store_root, which):
+    """As dask's last step does not: it names the result's own layer, which named the others until it was loaded."""
+    side = da.arange(12, chunks=3)
+    stored = doubled() + side
+    keys = [(name, i) for name in (stored.name, side.name) for i in range(4)]
+    last = {"last": Task("last", list, List(*map(TaskRef, keys)))}
+    graph = HighLevelGraph(
+        {**stored.dask.layers, "last": MaterializedLayer(last)},
+        {**stored.dask.dependencies, "last": {stored.name}},
+    )
+    x = daskcache.identity.identify(stored, daskcache.activation.Settings.from_config())
+    targets = {target.token: target for i, target in enumerate(*x.targets.values()) if i in which}
+    plan = make_plan(
+        GraphTokens(graph, Fingerprinter()), ["last"], find=lambda key, token: targets.get(token)
+    )
+    assert len(plan.loads) == len(which)
+    found = substitute(graph, plan)
+    if len(which) == 4:
+        assert found.dependencies["last"] == {stored.name, side.name}
+    assert {*keys} <= {*found.cull(["last"]).to_dict()}
+
+
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs"])
+def test_a_result_with_its_mask_as_a_coordinate(store_root, policy):
+    for number in range(12):
+        # Other names each time, by which dask orders its layers.
+        values = np.arange(24.0).reshape(4, 6) + number
+        data = xr.Dataset({"a": (("y", "x"), values)}, {"mask": (("y", "x"), values > 5)}).chunk(y=2)
+        masked = data.a.where(data.mask)
+        wanted = masked.compute()
+        masked.rename("kept").cache.persist("kept")
+        with daskcache.activate(policy=policy):
+            (found,) = dask.compute(masked)
+        xr.testing.assert_identical(found, wanted)
