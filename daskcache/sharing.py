@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import statistics
 import threading
@@ -267,13 +266,14 @@ def _find_output(place: OutputPlace, writer: Writer, token: bytes) -> Any:
 class _News:
     """What is listed in a namespace while a run lasts, read now and then."""
 
-    def __init__(self, root: str, namespace: str, since: float) -> None:
+    def __init__(self, root: str, namespace: str, planned_s: float) -> None:
         self._root = root
         self._namespace = namespace
-        self._since = since
+        self._since = planned_s - _SKEW_S
         self._packs: dict[str, Manifest] = {}
         self._index = TokenIndex(root, ())
-        self._due_s = -math.inf
+        # What was listed when the run was planned is known to it.
+        self._due_s = time.monotonic() + min(planned_s + _PAUSE_S - time.time(), _PAUSE_S)
         self._lock = threading.Lock()
 
     def find(self, token: bytes) -> StoredBlock | None:
@@ -288,7 +288,7 @@ class _News:
     def _look(self) -> None:
         start = time.monotonic()
         try:
-            packs, errors = read_packs(self._root, self._namespace, self._packs, since=self._since)
+            packs, errors = read_packs(self._root, self._namespace, since=self._since)
         except StoreError as error:
             packs, errors = self._packs, [error]
         for reason in errors:
@@ -302,7 +302,7 @@ class _News:
 def _news_of(root: str, namespace: str, writer: Writer) -> _News:
     place = (writer.run, root, namespace)
     with _news_lock:
-        found = _news.pop(place, None) or _News(root, namespace, writer.planned_s - _SKEW_S)
+        found = _news.pop(place, None) or _News(root, namespace, writer.planned_s)
         while len(_news) >= _MOST:
             del _news[next(iter(_news))]
         _news[place] = found

@@ -18,7 +18,7 @@ __all__ = ["newest_tokens"]
 @dataclass(frozen=True, slots=True, eq=False)
 class _Kept:
     versions: dict[tuple[str, Latest], Manifest]
-    packs: dict[str, Manifest]
+    packs: frozenset[str]
     index: TokenIndex
 
 
@@ -76,14 +76,14 @@ def newest_tokens(
         except (StoreError, EntryNotFoundError) as error:
             is_whole = False
             warn_once(f"the stored blocks of {entry!r} are not found for now: {error}")
-    packs, errors = read_packs(*place, known.packs if known else {})
+    packs, errors = read_packs(*place)
     for reason in errors:
         warn_once(f"some stored blocks are not found for now: {reason}")
-    if known and known.versions.keys() == versions.keys() and known.packs.keys() == packs.keys():
+    if known and known.versions.keys() == versions.keys() and known.packs == packs.keys():
         return known.index
     # Packs lie with the pool that they list.
     here = [manifest for manifest in versions.values() if manifest.pool == pool]
     index = TokenIndex(place[0], [*here, *packs.values()])
     if is_whole and not errors:
-        _kept[place] = _Kept(versions, packs, index)
+        _kept[place] = _Kept(versions, frozenset(packs), index)
     return index

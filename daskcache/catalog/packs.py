@@ -44,6 +44,9 @@ _SMALL = 2**20
 _DIGEST_BYTES = 16
 _ATTEMPTS = 3
 
+# What never changes lives as long as the process, or until it is put together with others. Values are replaced whole.
+_known: dict[tuple[str, str], dict[str, Manifest]] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -80,8 +83,9 @@ def put_pack(
 
     Notes
     -----
-    One put and one listing, and a look for an equal pack where a checksum is not known; every 32nd also reads 32 small documents, writes one and deletes the others. Nothing is
-    lost where several do so at once: each deletes only what it has read and written again before.
+    One put and one listing, and a look for an equal pack where a checksum is not known; every 32nd also reads some 32 small
+    documents, writes one and deletes the others. Nothing is lost where several do so at once: each deletes only what it has
+    read and written again before.
 
     Examples
     --------
@@ -105,12 +109,15 @@ def put_pack(
         if before is not None:
             manifest = _pack([*rows, *pack_blocks(root, before)], weighed or {})
     stores.put(store, pack_key(namespace, manifest.version), to_idx(manifest))
-    small = [name for name, size in _listed(store, namespace).items() if size < _SMALL]
+    small = sorted((size, name) for name, (size, _) in _listed(store, namespace).items() if size < _SMALL)
     if len(small) > _MOST:
-        _merge(root, store, namespace, small)
+        # One larger than all others together waits for more of them, so that nothing is written again each time.
+        while small[-1][0] > sum(size for size, _ in small[:-1]):
+            small.pop()
+        _merge(root, store, namespace, [name for _, name in small])
 
 
-def list_packs(root: str, namespace: str, *, since: float = -math.inf) -> list[str]:
+def list_packs(root: str, namespace: str) -> list[str]:
     """List the packs of a namespace.
 
     Parameters
@@ -119,8 +126,6 @@ def list_packs(root: str, namespace: str, *, since: float = -math.inf) -> list[s
         The store.
     namespace : str
         The namespace.
-    since : float, optional
-        Leave those out that were written before, in seconds since 1970 by the store's clock; where it does not tell, none.
 
     Returns
     -------
@@ -137,7 +142,7 @@ def list_packs(root: str, namespace: str, *, since: float = -math.inf) -> list[s
     >>> list_packs("memory://doc-empty", "default")
     []
     """
-    return sorted(_listed(stores.open(root), namespace, since))
+    return sorted(_listed(stores.open(root), namespace))
 
 
 def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
@@ -178,9 +183,9 @@ def read_pack(root: str, namespace: str, version: str) -> Manifest | None:
 
 
 def read_packs(
-    root: str, namespace: str, known: Mapping[str, Manifest] | None = None, *, since: float = -math.inf
+    root: str, namespace: str, *, since: float = -math.inf
 ) -> tuple[dict[str, Manifest], list[StoreError]]:
-    """Read all packs of a namespace.
+    """Read all packs of a namespace, each once in a process.
 
     Parameters
     ----------
@@ -188,15 +193,13 @@ def read_packs(
         The store.
     namespace : str
         The namespace.
-    known : mapping of str to Manifest, optional
-        By version, what need not be read again.
     since : float, optional
-        As for `list_packs`.
+        Leave those out that were written before, in seconds since 1970 by the store's clock; where it does not tell, none.
 
     Returns
     -------
     packs : dict of str to Manifest
-        By version, in the order of `list_packs`; without those that are damaged.
+        By version, sorted; without those that are damaged.
     errors : list of StoreError
         Why some could not be read.
 
@@ -210,13 +213,18 @@ def read_packs(
     >>> read_packs("memory://doc-empty", "default")
     ({}, [])
     """
-    found: dict[str, Manifest] = {}
+    store = stores.open(root)
+    known = _known.get((root, namespace), {})
+    packs: dict[str, Manifest] = {}
     errors: list[StoreError] = []
     for _ in range(_ATTEMPTS):
+        listed = _listed(store, namespace)
+        found = {name: known[name] for name in listed if name in known}
+        wanted = sorted(name for name, (_, at) in listed.items() if at is None or at >= since)
         has_gone, errors = False, []
-        for name in list_packs(root, namespace, since=since):
+        for name in wanted:
             try:
-                pack = found.get(name) or (known or {}).get(name) or read_pack(root, namespace, name)
+                pack = found.get(name) or read_pack(root, namespace, name)
             except StoreError as error:
                 errors.append(error)
                 continue
@@ -224,10 +232,12 @@ def read_packs(
                 has_gone = True
             else:
                 found[name] = pack
+        known = _known[root, namespace] = found
+        packs = {name: found[name] for name in wanted if name in found}
         if not has_gone:
             break
         # Put together with others since they were listed: that was written before they were deleted.
-    return found, errors
+    return packs, errors
 
 
 def pack_blocks(root: str, pack: Manifest) -> Iterator[Listed]:
@@ -369,11 +379,11 @@ def read_weighed(root: str, namespace: str) -> dict[str, Weighed]:
     return _weighed_in(pack for pack in packs if pack is not None)
 
 
-def _listed(store: Store, namespace: str, since: float = -math.inf) -> dict[str, int]:
+def _listed(store: Store, namespace: str) -> dict[str, tuple[int, float | None]]:
     return {
-        name[:-4]: size
-        for name, (size, written) in stores.list_objects(store, pack_key(namespace)).items()
-        if name.endswith(".idx") and is_version(name[:-4]) and (written is None or written >= since)
+        name[:-4]: stat
+        for name, stat in stores.list_objects(store, pack_key(namespace)).items()
+        if name.endswith(".idx") and is_version(name[:-4])
     }
 
 

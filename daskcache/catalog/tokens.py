@@ -54,7 +54,7 @@ class TokenIndex:
             if len(variable.tokens) and variable.dtype.kind != "O"
         ]
         self._root = root
-        self._variables = [_Indexed.of(variable) for variable in stored]
+        self._variables = stored
         self._groups: dict[int, str] = {}
         self._starts = list(accumulate((len(variable.tokens) for variable in stored), initial=0))
         tokens = np.concatenate([np.empty((0, TOKEN_BYTES), "u1"), *(variable.tokens for variable in stored)])
@@ -149,7 +149,7 @@ class TokenIndex:
         """
         number: int = self._numbers.item(position)
         slot = bisect_right(self._starts, number) - 1
-        return self._variables[slot].block(self._root, number - self._starts[slot], self._groups)
+        return _Indexed.of(self._variables[slot]).block(self._root, number - self._starts[slot], self._groups)
 
     def _position(self, token: bytes) -> int:
         head = int.from_bytes(token[:8], "big")
@@ -175,7 +175,7 @@ class _Indexed:
     @classmethod
     @lru_cache(maxsize=10_000)
     def of(cls, variable: StoredVariable) -> Self:
-        # Kept, because each new version makes the index anew of all the old ones.
+        # Only of those that are asked for, and kept, because each new version makes the index anew of all the old ones.
         grid, dtype = variable.grid, variable.encoded_dtype
         spec = None
         if grid.kind == "regular":

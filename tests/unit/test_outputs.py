@@ -12,11 +12,8 @@ import xarray as xr
 import zarr
 
 import daskcache
-from daskcache.catalog import Catalog, Listed, put_pack
 from daskcache.catalog.packs import list_packs
-from daskcache.chunks import ChunkSpec
 from daskcache.fingerprint import Fingerprinter
-from daskcache.pool import StoredBlock
 from daskcache.tokens import GraphTokens
 from tests import producers
 from tests.operations import OPERATIONS, grid, identical
@@ -432,37 +429,6 @@ def test_a_run_that_fails_keeps_what_it_listed(store_root, monkeypatch):
             producers._note()
         assert (produced(fail_at_the_third).compute() == EXPECTED).all()
         assert count() == 3 + 2
-
-
-def test_many_packs_become_few(store_root):
-    root = str(store_root)
-    spec = ChunkSpec.for_block("f4", (3,))
-    scalar = ChunkSpec.for_block("f4", ())
-
-    def block(number):
-        shape = (3,) if number % 2 else ()
-        token = number.to_bytes(20, "big")
-        return StoredBlock(root, "00ff", token, spec if shape else scalar, shape, np.dtype("f4"), 64)
-
-    for number in range(100):
-        put_pack(root, "default", [Listed(block(number))])
-    assert len(list_packs(root, "default")) <= 33
-    index = Catalog(root).token_index()
-    assert len(index) == 100
-    for number in range(100):
-        assert index.get(number.to_bytes(20, "big")) == block(number)
-    assert not Catalog(root).entries()
-    put_pack(root, "default", [])
-
-
-def test_a_damaged_pack_is_left_out(store_root):
-    with daskcache.activate(policy="outputs"):
-        doubled().compute()
-        count()
-        (pack,) = store_root.glob("namespaces/default/@/*.idx")
-        pack.write_bytes(pack.read_bytes()[:-1] + b"?")
-        assert ((doubled() + 1).compute() == EXPECTED + 1).all()
-        assert count() == 4
 
 
 @pytest.mark.parametrize("policy", ["outputs", "auto"])
