@@ -6,6 +6,7 @@ nothing is imported but what dask has by then. See ``docs/design/0004-activation
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +20,13 @@ __all__ = ["ABSENT", "HOOKS", "Hook", "install", "register", "uninstall", "warn_
 
 HOOKS = {"array_optimize": "dask.array.optimization"}
 """Dask's settings that name an optimizer, one per kind of collection, and the modules of their default ``optimize``."""
+
+# Files whose lines tell a user nothing.
+_INNER = (
+    os.path.splitext(__file__)[0],
+    os.path.join(os.path.dirname(__file__), "daskcache", ""),
+    os.path.join(os.path.dirname(config.__file__), ""),
+)
 
 ABSENT: Any = object()
 """What stands in a setting that is not there."""
@@ -194,4 +202,4 @@ def warn_of_query_planning() -> None:
 @cache
 def _warn(message: str) -> None:
     # Not with a category of the package, which cannot be imported while dask is.
-    warnings.warn(message, stacklevel=2)
+    warnings.warn(message, skip_file_prefixes=_INNER)

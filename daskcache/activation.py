@@ -153,7 +153,9 @@ def resolve(hook: Hook) -> Callable[..., Any]:
         is told once, what would have stood there without it.
     """
     settings = _configured_settings()
-    return hook.fall_back() if settings is None else Optimizer(settings, _chain(hook.before))
+    if settings is None:
+        return hook.fall_back()
+    return Optimizer(settings, _chain(hook.before), is_configured=True)
 
 
 def _configured_settings() -> Settings | None:

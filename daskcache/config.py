@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +15,8 @@ import platformdirs
 import yaml
 from dask.utils import parse_timedelta
 
-from daskcache.configuration import apply_files
-from daskcache.errors import InvalidInputError
+from daskcache.configuration import apply_files, find_unknown
+from daskcache.errors import InvalidInputError, warn_once
 from daskcache.locations import join_root, to_root
 
 __all__ = [
@@ -168,9 +168,14 @@ class Settings:
         ------
         InvalidInputError
             A value is not one of those allowed, or a setting is unknown.
+
+        Warns
+        -----
+        DaskcacheWarning
+            Something is configured that is no setting; once.
         """
-        for section in ("", ".code", ".sources", ".codecs", ".forgetting"):
-            _check_section(f"daskcache{section}")
+        for section, names in _SECTIONS.items():
+            _check_section(f"daskcache{section}", names)
         # By full names, because dask keeps what an environment variable set under an underscored key.
         values: dict[str, Any] = {
             "store": dask.config.get("daskcache.store", None),
@@ -324,10 +329,14 @@ def _settings_of_namespace(namespace: object) -> dict[str, Any]:
     return dict(found.get(namespace, {}))
 
 
-def _check_section(key: str) -> None:
+def _check_section(key: str, names: Set[str]) -> None:
     value = dask.config.get(key, None)
     if not isinstance(value, Mapping | Codecs | None):
         raise InvalidInputError(f"{key} is {value!r}; expected a mapping")
+    # Those of codecs are refused where they are read. Others are perhaps only spelt with an underscore.
+    if key != "daskcache.codecs" and isinstance(value, Mapping) and not value.keys() <= names:
+        for problem in find_unknown(_DEFAULTS).values():
+            warn_once(problem)
 
 
 def _check_choice(key: str, value: object, allowed: tuple[Any, ...]) -> None:
@@ -448,4 +457,13 @@ def _normalize_aliases(aliases: object) -> tuple[tuple[str, str], ...]:
     return tuple(sorted((str(old), str(new)) for old, new in aliases.items()))
 
 
+_DEFAULTS = read_defaults()
+_SECTIONS: dict[str, Set[str]] = {
+    "": _DEFAULTS["daskcache"].keys(),
+    **{
+        f".{name}": value.keys()
+        for name, value in _DEFAULTS["daskcache"].items()
+        if value and isinstance(value, dict)
+    },
+}
 load_defaults()

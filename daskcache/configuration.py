@@ -6,6 +6,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import dask.config
 
 from daskcache.errors import InvalidInputError, warn_once
 
-__all__ = ["Layer", "Value", "apply_files", "find_layers", "find_values"]
+__all__ = ["Layer", "Value", "apply_files", "find_layers", "find_unknown", "find_values"]
 
 SECTION = "daskcache"
 # What lies below is named by the user.
@@ -42,6 +43,8 @@ class Value:
     """What it is."""
     origin: str
     """Where it comes from."""
+    problem: str = ""
+    """What is wrong with its key."""
 
 
 def find_layers(defaults: Mapping[str, Any]) -> tuple[Layer, ...]:
@@ -134,12 +137,44 @@ def find_values(defaults: Mapping[str, Any]) -> list[Value]:
     """
     layers = find_layers(defaults)
     held = _flatten(dask.config.get(SECTION, {}))
+    unknown = find_unknown(defaults)
     found = []
     for key, value in sorted(held.items()):
         origins = [
             layer.origin for layer in layers if key in layer.values and repr(layer.values[key]) == repr(value)
         ]
-        found.append(Value(f"{SECTION}.{key}", value, origins[-1] if origins else "code"))
+        origin = origins[-1] if origins else "code"
+        found.append(Value(f"{SECTION}.{key}", value, origin, unknown.get(key, "")))
+    return found
+
+
+def find_unknown(defaults: Mapping[str, Any]) -> dict[str, str]:
+    """Find what is set and is no setting, such as one that is misspelt.
+
+    Parameters
+    ----------
+    defaults : mapping
+        What is shipped, which has all that may be set.
+
+    Returns
+    -------
+    dict of str to str
+        What to say of each, by its full key.
+
+    Examples
+    --------
+    >>> with dask.config.set({"daskcache.polcy": "outputs"}):
+    ...     find_unknown({"daskcache": {"policy": "checkpoints"}})["polcy"]
+    'daskcache.polcy is no setting, and has no effect; did you mean daskcache.policy?'
+    """
+    settings = _flatten(defaults.get(SECTION))
+    known = sorted({*settings, *(key.rpartition(".")[0] for key in settings if "." in key)})
+    found = {}
+    for key in _flatten(dask.config.get(SECTION, None)):
+        if key not in known:
+            near = get_close_matches(key, known, 1)
+            hint = f"did you mean {SECTION}.{near[0]}?" if near else "`daskcache config` shows all there are"
+            found[key] = f"{SECTION}.{key} is no setting, and has no effect; {hint}"
     return found
 
 

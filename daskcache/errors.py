@@ -7,6 +7,7 @@ pickles intact, because it may cross a cluster.
 from __future__ import annotations
 
 import logging
+import sys
 import warnings
 
 from daskcache import cluster
@@ -142,20 +143,26 @@ class CorruptChunkError(StoreError):
     """A stored object fails its checksum or cannot be decoded."""
 
 
+_MOST = 1000
 _warned: set[str] = set()
 
+# Modules whose lines tell a user nothing: dask optimises in a cached property, and runs tasks in threads.
+_INNER = (
+    *("daskcache", "daskcache_hook", "dask", "distributed", "xarray"),
+    *("functools", "threading", "concurrent.futures.thread"),
+)
 
-def warn_once(message: str, stacklevel: int = 3, *, about: str | None = None) -> None:
+
+def warn_once(message: str, *, about: str | None = None) -> None:
     """Warn, once per process for each message or matter; on a cluster, its clients as well.
 
-    A store that is full would otherwise say so for every block.
+    A store that is full would otherwise say so for every block. The line that is shown is the user's, where one is on
+    the stack.
 
     Parameters
     ----------
     message : str
         What happened, and what it means for the result.
-    stacklevel : int, optional
-        Whose line is shown, as in `warnings.warn`.
     about : str, optional
         The matter, where messages about it differ from block to block; by default the message itself.
 
@@ -171,13 +178,23 @@ def warn_once(message: str, stacklevel: int = 3, *, about: str | None = None) ->
     """
     matter = message if about is None else about
     if matter not in _warned:
+        if len(_warned) >= _MOST:
+            # Workers live long, and some matters are of one run. Any may go: at worst it is told of again.
+            _warned.pop()
         _warned.add(matter)
         # First, because a filter may make an error of the warning.
         cluster.forward_warning(message, DaskcacheWarning)
-        warnings.warn(message, DaskcacheWarning, stacklevel=stacklevel)
+        warnings.warn(message, DaskcacheWarning, skip_file_prefixes=_inner_files())
 
 
-def warn_of_defect(consequence: str, error: Exception) -> None:
+def _inner_files() -> tuple[str, ...]:
+    """Give how the names of files begin that are not the user's."""
+    files = [getattr(sys.modules.get(name), "__file__", None) for name in _INNER]
+    # Python takes no name for its own beginning.
+    return tuple(file.removesuffix("__init__.py").removesuffix("py") for file in files if file)
+
+
+def warn_of_defect(consequence: str, error: Exception, origin: str = "") -> None:
     """Warn, once per process, that something failed in daskcache that nobody foresaw; the log has where.
 
     Parameters
@@ -186,6 +203,8 @@ def warn_of_defect(consequence: str, error: Exception) -> None:
         What it means for the user, whose result is right all the same.
     error : Exception
         What was raised.
+    origin : str, optional
+        Names the client's process, where each of a cluster's clients is to be told.
 
     Examples
     --------
@@ -198,4 +217,4 @@ def warn_of_defect(consequence: str, error: Exception) -> None:
     """
     logging.getLogger("daskcache").warning("a defect: %s", consequence, exc_info=error)
     message = f"the pass failed, which is a defect of daskcache's: {consequence}; please report {type(error).__name__}: {error}"
-    warn_once(message, stacklevel=4, about=f"defect {type(error).__name__} {consequence}")
+    warn_once(message, about=f"defect {origin} {type(error).__name__} {consequence}")

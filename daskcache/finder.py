@@ -102,7 +102,6 @@ class Finder:
                 self.writes -= {name for name, mark in self._checkpoints.items() if mark.settings == settings}
                 warn_once(
                     f"what is stored is loaded, and nothing is written: {error}",
-                    stacklevel=6,
                     about=f"unwritable {settings.store}",
                 )
 

@@ -96,7 +96,6 @@ def checkpoint(
         warn_once(
             "a checkpoint was made, but the pass is not on, so nothing of it will be stored; call daskcache.activate() "
             "before computing",
-            stacklevel=4,
         )
     marked = {
         path: mark(array, Checkpoint(described, path, name, settings, expires_s))

@@ -26,6 +26,8 @@ from daskcache.dask_internals import Blockwise, DataNode, Key, Task
 from daskcache.errors import (
     DaskcacheError,
     DaskcacheWarning,
+    InvalidInputError,
+    MissingExtraError,
     StoreError,
     UncacheableError,
     warn_of_defect,
@@ -68,6 +70,8 @@ class Optimizer:
     """The user's code in the client, where this has come from another process; no part of what compares or hashes."""
     origin: str = field(default="", compare=False, repr=False)
     """Names the client's process, where this has come from another one, so that it knows its own runs."""
+    is_configured: bool = field(default=False, compare=False)
+    """Whether the configuration alone asks for it: then a store that it names wrongly only switches it off."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # It leaves for a scheduler, which will tell what it plans.
@@ -76,7 +80,8 @@ class Optimizer:
         client = self.client or LoadedCode.here(
             salt=self.settings.salt, code_versions=self.settings.code_versions
         )
-        return type(self), (self.settings, self.chained, client, self.origin or reports.ORIGIN)
+        origin = self.origin or reports.ORIGIN
+        return type(self), (self.settings, self.chained, client, origin, self.is_configured)
 
     def __copy__(self) -> Self:
         return self
@@ -100,7 +105,15 @@ class Optimizer:
         -------
         HighLevelGraph or Mapping
             What dask's optimizer makes of the rewritten graph. Where the store cannot be reached, the pass has a
-            defect, or runs on a scheduler that has workers without daskcache, of the graph as it was, with one warning.
+            defect, or runs on a scheduler that has workers without daskcache, of the graph as it was, with one warning;
+            so also where the store cannot be opened and the configuration alone asks for the pass.
+
+        Raises
+        ------
+        InvalidInputError
+            The store or namespace is not of the form that is expected.
+        MissingExtraError
+            The store needs a package that is not installed.
         """
         optimize: Any = self.chained or dask.array.optimization.optimize
         lacking = [] if self.client is None else cluster.find_lacking_here()
@@ -112,15 +125,28 @@ class Optimizer:
             optimized = narrow_reads(optimize(rewritten, keys, **kwargs))
             return weighing(look_first(optimized, wanted))
         except StoreError as error:
-            warn_once(f"the store is left alone and all is computed: {error}")
-            return look_first(optimize(dsk, keys, **kwargs), wanted)
-        except (DaskcacheError, DaskcacheWarning):
-            raise  # on purpose
+            problem = f"the store is left alone and all is computed: {error}"
+        except (DaskcacheError, DaskcacheWarning) as error:
+            if not self.is_configured or _can_open(self.settings):
+                raise  # on purpose
+            problem = f"the pass is off, because the configuration is not what it should be: {error}"
         except Exception as error:  # noqa: BLE001  (a cache only helps, also where it is wrong)
             # What another optimizer refuses it refuses again.
             optimized = optimize(dsk, keys, **kwargs)
-            warn_of_defect("nothing is loaded or stored, and all is computed", error)
+            warn_of_defect("nothing is loaded or stored, and all is computed", error, self.origin)
             return optimized
+        # A scheduler has many clients, and each is told.
+        warn_once(problem, about=f"{self.origin} {problem}")
+        return look_first(optimize(dsk, keys, **kwargs), wanted)
+
+
+def _can_open(settings: Settings) -> bool:
+    """Tell whether the store is one that this process knows how to open, whether it can be reached or not."""
+    try:
+        stores.open(Catalog.of(settings).root)
+    except (InvalidInputError, MissingExtraError):
+        return False
+    return True
 
 
 def rewrite(dsk: Any, keys: Any, settings: Settings, client: LoadedCode | None = None) -> Any:
@@ -173,7 +199,7 @@ def _rewrite(
     finder.identify(outputs)
     stale = client.differing(tokens.fingerprinter.code_units) if client is not None else frozenset()
     if stale:
-        _warn_of_stale(stale)
+        _warn_of_stale(stale, origin)
         tokens = GraphTokens(dsk, Fingerprinter.from_settings(settings, stale, taken))
         finder = Finder(dsk, tokens, checkpoints, index, settings)
         finder.identify(outputs)
@@ -194,7 +220,7 @@ def _rewrite(
         wants=finder.wants if finder.writes or stores_outputs else None,
         among=among,
     )
-    _report(plan, settings)
+    _report(plan, settings, origin)
     if plan.is_trivial and not weighs:
         return dsk, _leave
     reports.announce(_figures(run, plan, settings), elsewhere=client is not None)
@@ -247,13 +273,14 @@ def _leave(dsk: Any) -> Any:
     return dsk
 
 
-def _warn_of_stale(stale: frozenset[tuple[str, str]]) -> None:
+def _warn_of_stale(stale: frozenset[tuple[str, str]], origin: str) -> None:
     names = sorted(".".join(unit) for unit in stale)
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    warn_once(
+    message = (
         f"the scheduler has other code than the client, or the client has not imported it ({', '.join(names[:3])}{more}): "
         "what uses it is computed, and nothing of it is loaded or stored; restart the scheduler with the client's code"
     )
+    warn_once(message, about=f"{origin} {message}")
 
 
 def _figures(run: str, plan: Plan, settings: Settings) -> runs.Figures:
@@ -303,7 +330,7 @@ def _is_key(keys: Any) -> bool:
     return isinstance(keys, tuple) and bool(keys) and isinstance(keys[0], str)
 
 
-def _report(plan: Plan, settings: Settings) -> None:
+def _report(plan: Plan, settings: Settings, origin: str) -> None:
     logger.info("%r", plan)
     if not plan.uncacheable or settings.on_uncacheable == "ignore":
         return
@@ -311,4 +338,4 @@ def _report(plan: Plan, settings: Settings) -> None:
     message = f"{len(plan.uncacheable)} blocks cannot be keyed and are not stored: {'; '.join(reasons[:3])}"
     if settings.on_uncacheable == "raise":
         raise UncacheableError(message)
-    warn_once(message)
+    warn_once(message, about=f"{origin} {message}")

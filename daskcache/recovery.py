@@ -399,6 +399,5 @@ def _warn(run: str, error: Exception) -> None:
     logger.info("computing a block again: %s", error)
     warn_once(
         f"a stored block could not be read and was computed again, the result is right: {error}",
-        stacklevel=2,
         about=f"recovery {run}",
     )

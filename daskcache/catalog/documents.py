@@ -240,7 +240,6 @@ class Documents:
             warn_once(
                 f"{self} alternates between recipes: version {manifest.version[:12]} is published again, after "
                 f"{latest.version[:12]}; give each a name or a namespace of its own",
-                stacklevel=5,
             )
 
     def _point(self, versions: Iterable[str]) -> None:

@@ -26,8 +26,11 @@ def config(verbose: bool, as_json: bool) -> None:
     if as_json:
         print_json([asdict(one) for one in found])
         return
-    rows = [(one.key, str(one.value), one.origin) for one in found]
+    rows = [(one.key, str(one.value), one.origin) for one in found if not one.problem]
     print_table([row if verbose else row[:2] for row in [("SETTING", "VALUE", "FROM"), *rows]], right=0)
+    for one in found:
+        if one.problem:
+            click.echo(f"{one.problem} (from {one.origin})", err=True)
 
 
 def _without_secrets(one: Value) -> Value:

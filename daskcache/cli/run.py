@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 
 import click
 
+from daskcache import stores
+from daskcache.catalog import Catalog
 from daskcache.cli.group import cache
 from daskcache.config import Settings
-from daskcache.errors import InvalidInputError
+from daskcache.errors import InvalidInputError, StoreError
 
 __all__ = ["run"]
 
@@ -43,6 +46,10 @@ def run(
         "mode": mode,
     }
     settings = Settings.from_config(**given)
+    if settings.mode != "off":
+        # The script takes it for a configuration, of which it would say what is wrong in a warning.
+        with contextlib.suppress(StoreError):  # of credentials, which the script may know
+            stores.open(Catalog.of(settings).root)
     if not sys.executable:
         raise InvalidInputError("this Python does not know its own program, so that it can start no script")
     environment = {**os.environ, "DASK_DASKCACHE__ENABLED": "True"}

@@ -303,7 +303,7 @@ class CachedFunction:
             raise error
         message = f"{self.function.name} is computed each time: {error}"
         if settings.on_uncacheable == "warn":
-            warn_once(message, stacklevel=5, about=f"uncacheable {self.function.name}: {error}")
+            warn_once(message, about=f"uncacheable {self.function.name}: {error}")
         else:
             logger.info("%s", message)
 

@@ -34,6 +34,7 @@ _BLOCK_KEYS = r"(?:^|/)chunks/[0-9a-f]{4}/[^/]+\Z"
 """Keys of blocks, of those that are being written and that were moved aside: what a fan-out spreads."""
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+_PLACES = {**dict.fromkeys(_EXTRAS, "bucket/path"), "unix": "/path/to/redis.sock"}
 
 # Stores of our own by scheme. Their modules import what talks to the server when a store is made.
 _OURS: dict[str, tuple[str, str]] = {
@@ -212,6 +213,7 @@ def _local_path(url: str) -> str | None:
 def _open_remote(
     url: str, read_only: bool, client: str | None, options: dict[str, Any], root: str | None
 ) -> Store:
+    _check_place(url)
     if client is None and (ours := _OURS.get(url.partition("://")[0])) is not None:
         made: Served = getattr(importlib.import_module(ours[0]), ours[1])(url, options, read_only=read_only)
         made.root_or_none = root
@@ -225,6 +227,16 @@ def _open_remote(
         store = _open_fsspec(url, scheme, read_only, options)
     store.root_or_none = root
     return store
+
+
+def _check_place(url: str) -> None:
+    """Refuse a URL that ends with its scheme, of which fsspec would make a local directory ``s3:``."""
+    start, _, rest = url.rpartition("://")
+    scheme = start.rpartition("::")[2]
+    # Behind an empty place the path's first part would be taken for the bucket.
+    if not rest.strip("/") or (scheme in _EXTRAS and rest.startswith("/")):
+        place = _PLACES.get(scheme, "host/path")
+        raise InvalidInputError(f"store {redact(url)} names no place; expected {start}://{place}")
 
 
 def _open_obstore(

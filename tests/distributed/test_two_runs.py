@@ -146,6 +146,7 @@ def test_what_becomes_no_chain_is_computed(store_root, monkeypatch):
 
 
 def test_what_a_policy_stores_is_found_once_it_is_listed(store_root, monkeypatch):
+    monkeypatch.setattr("daskcache.sharing._PAUSE_S", 0.0)
     x = produced(slowly, 0.0, n=11).astype(float)
     with daskcache.activate(policy="outputs"), dask.config.set(scheduler="synchronous"):
         assert (x.compute() == EXPECTED[:11]).all()

@@ -119,6 +119,8 @@ def test_as_a_command_of_dask(here: Path) -> None:
     [
         (("run", "--mode", "sometimes", "x.py"), 1, "mode is 'sometimes'"),
         (("run", "--policy", "all", "x.py"), 1, "policy is 'all'"),
+        (("run", "--store", "nosuch://x", "x.py"), 1, "unknown scheme 'nosuch'"),
+        (("run", "--namespace", "a b", "x.py"), 1, "the namespace 'a b' holds ' '"),
         (("run",), 2, "Missing argument"),
         (("run", "--stroe", "a", "x.py"), 2, "No such option"),
     ],

@@ -19,7 +19,7 @@ import yaml
 import daskcache
 import daskcache.config
 from daskcache.config import Codecs, Settings, default_store
-from daskcache.errors import InvalidInputError
+from daskcache.errors import DaskcacheWarning, InvalidInputError
 
 PACKAGE = Path(daskcache.config.__file__).parent
 DOCS = PACKAGE.parent / "docs" / "configuration.md"
@@ -207,6 +207,56 @@ def test_unknown_override() -> None:
         InvalidInputError, match=r"unknown settings \['namespaces'\]; known are .*'namespace'"
     ):
         Settings.from_config(namespaces="x")
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("polcy", "policy"),
+        ("on_uncachable", "on-uncacheable"),
+        ("code.version", "code.versions"),
+        ("function.verify", "functions.verify"),
+        ("functions.memmory", "functions.memory"),
+        ("forgeting", "forgetting"),
+        ("source.check", "sources.check"),
+    ],
+)
+def test_a_misspelt_setting_is_warned_of_once(
+    key: str, nearest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("daskcache.errors._warned", set())
+    shown = re.escape(key.replace("_", "-"))
+    message = rf"^daskcache\.{shown} is no setting, and has no effect; did you mean daskcache\.{re.escape(nearest)}\?$"
+    with dask.config.set({f"daskcache.{key}": "x"}):
+        with pytest.warns(DaskcacheWarning, match=message):
+            Settings.from_config()
+        Settings.from_config()
+    with (
+        dask.config.set({"daskcache.xyz": 1}),
+        pytest.warns(DaskcacheWarning, match="`daskcache config` shows"),
+    ):
+        Settings.from_config()
+
+
+def test_what_users_may_name_is_not_misspelt() -> None:
+    """As any spelling that dask takes, and sections that are empty: a warning would be an error here."""
+    given = {
+        "stores": {"ssd": "/ssd", "far_away": {"url": "s3://b", "max-object": 5}},
+        "store": {"levels": ["ssd", {"url": "far-away", "write": False}]},
+        "storage_options": {"endpoint_url": "http://h", "config_kwargs": {"a": {"b": 1}}},
+        "namespaces": {"my_own": {"mode": "read"}},
+        "sources.aliases": {"/mirror": "s3://b"},
+        "code.versions": {"default": "exact", "scikit_learn": "none"},
+        "on_uncacheable": "ignore",
+        "check-space": False,
+        "functions.pickle": ["/mine"],
+        "forgetting": None,
+        "codecs": Codecs(),
+    }
+    with dask.config.set({f"daskcache.{key}": value for key, value in given.items()}):
+        assert Settings.from_config().on_uncacheable == "ignore"
+        with daskcache.activate("/x", code_versions="minor", check_space=True, codecs={"level": 1}):
+            Settings.from_config()
 
 
 def test_yaml_off_is_understood() -> None:

@@ -88,6 +88,27 @@ def test_sections_names_of_the_users_and_secrets(home: Path) -> None:
     assert found["daskcache.functions.verify"] == ("sources", "default")
 
 
+def test_what_is_no_setting_is_not_listed_as_one(home: Path) -> None:
+    write(home, "dask", "polcy")
+    write(home, "toml", "names_pace")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "daskcache.cli", "config"],
+        cwd=home / "project",
+        env={**os.environ, "HOME": str(home), "DASK_CONFIG": str(home / "dask")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "polcy" not in done.stdout
+    assert done.stderr.splitlines() == [
+        f"daskcache.{wrong} is no setting, and has no effect; did you mean daskcache.{right}? (from {home / path})"
+        for wrong, right, path in [
+            ("names-pace", "namespace", FILES["toml"][0]),
+            ("polcy", "policy", FILES["dask"][0]),
+        ]
+    ]
+
+
 def test_a_file_that_is_no_toml_is_left_out_with_a_warning(home: Path) -> None:
     write(home, "home")
     (home / "project").mkdir()

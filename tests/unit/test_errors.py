@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 
+import dask.array as da
 import pytest
+import xarray as xr
 
+import daskcache
 from daskcache import errors
-from daskcache.errors import DaskcacheError, UncacheableError
+from daskcache.errors import DaskcacheError, DaskcacheWarning, UncacheableError, warn_of_defect, warn_once
 
 CLASSES = sorted(
     (value for name in errors.__all__ if isinstance(value := getattr(errors, name), type)),
@@ -87,3 +91,57 @@ def test_uncacheable_path_grows_outwards_and_pickles() -> None:
     assert str(error) == "task 'mean' → argument 2 → a generator has no identity; make it a list"
     again = pickle.loads(pickle.dumps(error))
     assert (type(again), again.path, str(again)) == (UncacheableError, error.path, str(error))
+
+
+class Odd:
+    """What has no identity."""
+
+    def __init__(self) -> None:
+        self.values = iter(())
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Odd, ()
+
+
+def keep(block: object, odd: Odd) -> object:
+    return block
+
+
+@pytest.mark.parametrize("scheduler", ["sync", "threads"])
+@pytest.mark.parametrize("is_wrapped", [False, True])
+def test_a_warning_shows_the_users_line(
+    scheduler: str, is_wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And neither dask's, which calls the pass, nor ours."""
+    monkeypatch.setattr(errors, "_warned", set())
+    x = da.ones(4, chunks=2).map_blocks(keep, Odd(), dtype=float, meta=da.ones(0))
+    y = xr.DataArray(x) if is_wrapped else x
+    with (
+        daskcache.activate(policy="outputs"),
+        pytest.warns(DaskcacheWarning, match="cannot be keyed") as caught,
+    ):
+        y.compute(scheduler=scheduler)
+    assert [one.filename for one in caught] == [__file__]
+
+
+def test_defects_and_plain_calls_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(errors, "_warned", set())
+    with pytest.warns(DaskcacheWarning, match="please report") as caught:
+        warn_of_defect("all is computed", KeyError("x"))
+    assert [one.filename for one in caught] == [__file__]
+    with pytest.warns(DaskcacheWarning, match="the pass is not on") as caught:
+        daskcache.checkpoint(da.ones(2), "x")
+    assert [one.filename for one in caught] == [__file__]
+
+
+def test_what_was_warned_of_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker lives long, and some matters are of one run."""
+    monkeypatch.setattr(errors, "_warned", set())
+    monkeypatch.setattr(errors, "_MOST", 3)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for run in range(10):
+            for _ in range(2):
+                warn_once("not stored", about=f"unstored {run}")
+    assert len(caught) == 10
+    assert len(errors._warned) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import sys
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -20,7 +21,7 @@ import daskcache
 import daskcache_hook
 from daskcache.activation import active_settings
 from daskcache.config import Settings
-from daskcache.errors import DaskcacheWarning, InvalidInputError
+from daskcache.errors import DaskcacheWarning, InvalidInputError, MissingExtraError
 from daskcache.optimizer import Optimizer
 from daskcache_hook import Hook, register, uninstall
 
@@ -197,6 +198,47 @@ def test_a_broken_configuration_is_told_of_once_and_leaves_dask_as_it_is(
             daskcache.persist(pipeline())
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("store", "nosuch://x", "unknown scheme 'nosuch'"),
+        ("store", "s3://", "names no place; expected s3://bucket/path"),
+        ("store", "redis://host", r"needs redis-py.*daskcache\[redis\]"),
+        ("store", ["/tmp/none", {"url": "redis://host"}], r"daskcache\[redis\]"),
+        ("namespace", "a b", "the namespace 'a b' holds ' '"),
+    ],
+)
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs"])
+def test_a_store_that_cannot_be_opened_is_a_broken_configuration(
+    key: str, value: object, message: str, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such things show only when the store is opened; where the code asks for the pass, they are errors."""
+    monkeypatch.setattr("daskcache.errors._warned", set())
+    monkeypatch.setitem(sys.modules, "redis", None)
+    dask.config.set({"daskcache.enabled": True, "daskcache.policy": policy, f"daskcache.{key}": value})
+    register()
+    with pytest.warns(DaskcacheWarning, match=f"the pass is off, because the configuration .*{message}"):
+        assert (pipeline().compute() == [3, 3, 3, 3]).all()
+    assert fused(pipeline()), "and no second warning, which would be an error"
+    sent = pickle.loads(pickle.dumps(hook()))
+    with pytest.warns(DaskcacheWarning, match=message):  # as a scheduler, which tells this client
+        assert sent(pipeline().dask, pipeline().__dask_keys__())
+    refused = pytest.raises((InvalidInputError, MissingExtraError), match=message)
+    with daskcache.activate(), refused:
+        pipeline().compute()
+    with refused:
+        daskcache.persist(pipeline())
+
+
+def test_other_errors_of_a_configured_pass_stay_errors(
+    enabled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with dask.config.set({"daskcache.stores": {"far": "nosuch://x"}}):
+        marked = daskcache.checkpoint(pipeline(), "x", store="far")
+    with pytest.raises(InvalidInputError, match="unknown scheme 'nosuch'"):
+        marked.compute()
+
+
 def test_it_travels_as_what_it_stands_for(enabled: None) -> None:
     back = pickle.loads(pickle.dumps(hook()))
     assert type(back) is Optimizer
@@ -240,6 +282,7 @@ def test_query_planning_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None
         register()
     assert len(caught) == 1
     assert "array.query-planning" in str(caught[0].message)
+    assert caught[0].filename == __file__
 
 
 def test_dask_calls_plugins_of_sizeof() -> None:

@@ -81,6 +81,22 @@ for thing in (array(), xr.DataArray(array())):
 print([str(warning.message).split(",")[0] for warning in caught])
 """
 
+CACHED = """
+@daskcache.cache
+def lazy(n):
+    print("called")
+    return array(n)
+
+@daskcache.cache
+def at_once(n):
+    print("called")
+    return np.arange(n)
+
+for n in (6, 8):
+    np.testing.assert_array_equal(lazy(n).compute(), expected(n))
+    np.testing.assert_array_equal(at_once(n), np.arange(n))
+"""
+
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -109,6 +125,15 @@ def test_persist_open_status_and_explain_work(environment: dict[str, str], tmp_p
 
 def test_a_source_that_changes_is_seen(environment: dict[str, str], tmp_path: Path) -> None:
     assert run(SOURCE, environment, tmp_path) == [*["computed"] * 3, "again", "changed", *["computed"] * 3]
+
+
+def test_cached_functions_work(environment: dict[str, str], tmp_path: Path) -> None:
+    # The blocks of the shorter array are the first of the longer one.
+    assert run(CACHED, environment, tmp_path) == [
+        *("called", "computed", "computed", "computed", "called"),
+        *("called", "computed", "called"),
+    ]
+    assert run(CACHED, environment, tmp_path) == []
 
 
 def test_a_checkpoint_is_refused_and_the_pass_says_once_that_it_is_idle(

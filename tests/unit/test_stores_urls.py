@@ -71,6 +71,32 @@ def test_what_cannot_be_opened_is_said(url):
         stores.open(url)
 
 
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("s3://", "s3://bucket/path"),
+        ("s3:///", "s3://bucket/path"),
+        ("s3:///path", "s3://bucket/path"),
+        ("gs://", "gs://bucket/path"),
+        ("simplecache::s3://", "simplecache::s3://bucket/path"),
+        ("ftp://", "ftp://host/path"),
+        ("redis://", "redis://host/path"),
+        ("unix://", "unix:///path/to/redis.sock"),
+        ("sftp://", "sftp://host/path"),
+        ("https://", "https://host/path"),
+    ],
+)
+@pytest.mark.parametrize("client", [None, "fsspec"])
+def test_a_scheme_alone_is_no_place(url, expected, client, tmp_path, monkeypatch):
+    """Without its slashes it would be a local directory."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InvalidInputError, match=f"store {re.escape(url)} names no place; expected {expected}$"
+    ):
+        stores.open(url, client=client)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_missing_package_is_named():
     # In a process of its own: fsspec remembers what another test has imported.
     script = (
