@@ -30,6 +30,7 @@ from dask._task_spec import (
     execute_graph,
     parse_input,
 )
+from dask.array._shuffle import _getitem
 from dask.array.core import (
     Array,
     _pass_extra_kwargs,
@@ -85,6 +86,7 @@ __all__ = [
     "parse_input",
     "pass_extra_kwargs",
     "pass_on",
+    "take",
     "trim_overlap",
 ]
 
@@ -95,6 +97,7 @@ execute_subgraph = _execute_subgraph
 identity_cast = _identity_cast
 pass_on = ProhibitReuse._identity  # gives what it is given, under a key that no other graph has
 pass_extra_kwargs = _pass_extra_kwargs
+take = _getitem  # selects by the second of a pair
 trim_overlap = _trim
 
 GETTERS = (getter, getter_nofancy, getter_inline)

@@ -122,7 +122,7 @@ class Optimizer:
         wanted = set(flatten([keys], container=(list, set)))
         try:
             rewritten, weighing = _rewrite(dsk, keys, self.settings, self.client, self.origin)
-            optimized = narrow_reads(optimize(rewritten, keys, **kwargs))
+            optimized = narrow_reads(optimize(rewritten, keys, **kwargs), wanted)
             return weighing(look_first(optimized, wanted))
         except StoreError as error:
             problem = f"the store is left alone and all is computed: {error}"

@@ -41,6 +41,7 @@ from daskcache.dask_internals import (
     parse_input,
     pass_extra_kwargs,
     pass_on,
+    take,
     trim_overlap,
 )
 from daskcache.fingerprint import Fingerprinter
@@ -135,6 +136,18 @@ class Wrapped(np.ndarray):
 def test_selections_are_getitems() -> None:
     # Of a value in the graph they are looked through; of anything else they are tasks as all others.
     assert functions_of(da.ones(8, chunks=4)[2:]) & set(READERS)
+
+
+def test_lists_are_taken_by_the_second_of_a_pair() -> None:
+    # Otherwise lists of positions are taken from whole blocks.
+    array = da.arange(8, chunks=4)[[5, 1, 4]]
+    graph = dict(array.dask)
+    taking = [task for task in tasks_of(array) if task.func is take]
+    assert taking
+    for task in taking:
+        _, index = task.args
+        pair = graph[index.key] if isinstance(index, TaskRef) else index
+        assert len(pair.value) == 2
 
 
 def test_a_blockwise_layer_shows_its_structure() -> None:
