@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import contextvars
 import logging
@@ -9,6 +10,7 @@ import multiprocessing.pool
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
@@ -28,7 +30,9 @@ from dask.system import CPU_COUNT
 
 from daskcache import cluster, reports, runs
 from daskcache.errors import DaskcacheError, StoreError
+from daskcache.pool import Receipt
 from daskcache.sharing import look_first
+from daskcache.stores.sync import wait_for
 
 __all__ = ["Engine", "Job", "Work", "drawing_bar", "shows_progress"]
 
@@ -65,9 +69,10 @@ class Engine:
     def cancel(self) -> None:
         """Stop at the next task. What is being computed is finished here, and thrown away on a cluster."""
         self._stop.set()
-        if self._future is not None:
+        future = self._future
+        if future is not None:
             # By force, because it may have been told to go on without this client.
-            self.client.cancel([self._future], force=True)
+            self.client.cancel([future], force=True)
 
     def compute(self, *, shows_bar: bool, background: bool) -> Any:
         """Compute the collection.
@@ -112,8 +117,11 @@ class Engine:
                 # A pool of its own: who waits for a block holds a thread of the other. And one that goes on while the
                 # interpreter waits for the run at its end, which executors do not.
                 pool = multiprocessing.pool.ThreadPool(self._threads)
+                # Its threads would end with the interpreter, in the middle of a block.
+                stack.callback(pool.join)
                 stack.callback(pool.close)
                 options["pool"] = pool
+                wait_for(asyncio.sleep(0))  # has Zarr start its thread, for which a task would wait in vain
             if self._get in _LOCAL:
                 options["callbacks"] = callbacks
             self.is_set_up.set()
@@ -126,9 +134,15 @@ class Engine:
 
     def _count(self, key: Any, value: Any, dsk: Any, state: Any, worker: Any) -> None:
         # Tasks in other processes count there, where nobody looks.
-        name = key[0] if type(key) is tuple else key
-        if self._get is dask.multiprocessing.get and isinstance(name, str) and self._run in name:
-            reports.note(self._run, computed=1)
+        if self._get is dask.multiprocessing.get and isinstance(value, Receipt):
+            reports.note(
+                self._run,
+                computed=int(not value.found),
+                shared=int(value.found),
+                stored=int(value.created),
+                stored_bytes=value.size_bytes if value.created else 0,
+                conflicts=int(value.conflict),
+            )
 
     def _compute_on_cluster(self, shows_bar: bool, background: bool) -> Any:
         distributed = sys.modules["distributed"]
@@ -142,6 +156,8 @@ class Engine:
             future = self._future = self.client.compute(self._collection)
             if background:
                 distributed.fire_and_forget(future)
+            if self._stop.is_set():  # before there was a future to cancel
+                self.cancel()
             self.is_set_up.set()
             ended = threading.Event()
             if not background:  # at the interpreter's end there is no thread to call back in
@@ -221,8 +237,11 @@ class Work:
     """
 
     def __init__(self, do: Callable[[], Any], engine: Engine) -> None:
-        self._do = do
-        self._engine = engine
+        # Both hold the graph, with the arrays in it, and are let go at the end: runs are kept.
+        self._do: Callable[[], Any] | None = do
+        self._engine: Engine | None = engine
+        self._is_set_up = engine.is_set_up
+        self._is_on_cluster = engine.client is not None
         self._ended = threading.Event()
         self._outcome: list[Any] = []
         self.error: BaseException | None = None
@@ -230,7 +249,7 @@ class Work:
     @property
     def is_on_cluster(self) -> bool:
         """Whether its tasks run on a cluster."""
-        return self._engine.client is not None
+        return self._is_on_cluster
 
     def run(self) -> Any:
         """Do it in this thread.
@@ -246,13 +265,15 @@ class Work:
             What it failed with, which is kept for `wait`.
         """
         try:
+            assert self._do is not None
             self._outcome.append(self._do())
         except BaseException as error:  # an interrupt, too: others may be waiting
-            self.error = error
+            self.error = _keep(error)
             raise
         finally:
+            self._do = self._engine = None
             self._ended.set()
-            self._engine.is_set_up.set()
+            self._is_set_up.set()
         return self._outcome[0]
 
     def start(self) -> None:
@@ -266,15 +287,16 @@ class Work:
             target=context.run, args=(self._run_aside,), name="daskcache-persist", daemon=self.is_on_cluster
         )
         thread.start()
-        self._engine.is_set_up.wait()
+        self._await(self._is_set_up, None)
 
     def _run_aside(self) -> None:
         try:
             self.run()
         except CancelledError:
             logger.info("a persist that was not waited for was cancelled")
-        except Exception:  # whatever it is, nobody is there to take it but the log; `wait` raises it
-            logger.exception("a persist that was not waited for failed")
+        except Exception as error:  # whatever it is, nobody is there to take it but the log; `wait` raises it
+            message = f"a persist that was not waited for failed: {type(error).__name__}: {error}"
+            logger.error(message, exc_info=logger.isEnabledFor(logging.DEBUG))
 
     def is_done(self) -> bool:
         """Tell whether it has ended.
@@ -287,7 +309,7 @@ class Work:
         return self._ended.is_set()
 
     def wait(self, timeout: float | None) -> Any:
-        """Wait for the end.
+        """Wait for the end. An interrupt cancels it.
 
         Parameters
         ----------
@@ -306,16 +328,61 @@ class Work:
         Exception
             What it failed with.
         """
-        if not self._ended.wait(timeout):
+        if not self._await(self._ended, timeout):
             raise TimeoutError(f"the run is still under way after {timeout} s")
         if self.error is not None:
-            raise self.error
+            raise _copy(self.error)
         return self._outcome[0]
+
+    def _await(self, event: threading.Event, timeout: float | None) -> bool:
+        try:
+            return event.wait(timeout)
+        except KeyboardInterrupt:
+            self.cancel()
+            raise
 
     def cancel(self) -> None:
         """Stop it, unless it has ended."""
-        if not self._ended.is_set():
-            self._engine.cancel()
+        engine = self._engine
+        if engine is not None:
+            engine.cancel()
+
+
+def _keep(error: BaseException) -> BaseException:
+    """Give an error like one that was raised, which says where that was. The frames there hold the graph."""
+    kept = _copy(error)
+    if kept is not error:
+        text = "".join(traceback.format_exception(error))
+        kept.__notes__ = [*getattr(error, "__notes__", ()), f"It was raised before:\n\n{text}"]
+    return kept
+
+
+def _copy(error: BaseException) -> BaseException:
+    """Give an error of the same type and text without frames and causes; itself where its class lets none be made."""
+    for make in (_make_anew, _make_without_init):
+        with contextlib.suppress(Exception):
+            copied = make(error)
+            vars(copied).update(vars(error))
+            if copied is not error and type(copied) is type(error) and str(copied) == str(error):
+                return copied
+    return error
+
+
+def _make_anew(error: BaseException) -> BaseException:
+    # Not by the module `copy`: tblib, which dask imports, has copies share what they hold.
+    reduced: Any = error.__reduce__()
+    make, arguments, *states = reduced
+    made: BaseException = make(*arguments)
+    for state in states:
+        made.__setstate__(state)
+    return made
+
+
+def _make_without_init(error: BaseException) -> BaseException:
+    """Copy an error whose class takes other arguments than those that it keeps."""
+    made = type(error).__new__(type(error), *error.args)
+    made.args = error.args
+    return made
 
 
 _LOCAL = (dask.threaded.get, dask.local.get_sync, dask.multiprocessing.get)

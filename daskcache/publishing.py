@@ -294,13 +294,19 @@ class _Unreported:
         if not blocks:
             return iter(())
         try:
-            with ThreadPoolExecutor(_WIDTH, "daskcache-checksums") as threads:
-                return iter(list(threads.map(self._read_one, blocks)))
+            return iter(self._read_all(blocks))
         except StoreError as error:
             # Of use to `verify` alone.
             self._reads = 0
             logger.info("checksums of stored blocks could not be read: %s", error)
             return iter(())
+
+    def _read_all(self, blocks: Sequence[StoredBlock]) -> list[int]:
+        try:
+            with ThreadPoolExecutor(_WIDTH, "daskcache-checksums") as threads:
+                return list(threads.map(self._read_one, blocks))
+        except RuntimeError:  # the interpreter is at its end, and has no threads for anybody
+            return [self._read_one(block) for block in blocks]
 
     def _read_one(self, block: StoredBlock) -> int:
         return read_checksum(self._store, block.key, block.spec) or 0

@@ -187,7 +187,7 @@ class Run:
         return "done" if error is None else f"{type(error).__name__}: {error}"
 
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait until the run has ended.
+        """Wait until the run has ended. Ctrl-C meanwhile cancels it.
 
         Parameters
         ----------

@@ -1,5 +1,6 @@
 """Scheduler and workers as processes of their own, and what befalls tasks there: the same answer, no lost block."""
 
+import contextlib
 import time
 import warnings
 from concurrent.futures import CancelledError
@@ -161,6 +162,23 @@ def test_cancelled(client, store_root, tmp_path):
     count()
     check(daskcache.persist(x, "x"), x, store_root)
     assert daskcache.last_run().reused == 30
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_cancelled_before_it_is_sent(client, store_root, monkeypatch, waits):
+    compute = client.compute
+
+    def cancel_first(*args, **kwargs):
+        daskcache.last_run().cancel()
+        return compute(*args, **kwargs)
+
+    monkeypatch.setattr(client, "compute", cancel_first)
+    with contextlib.suppress(CancelledError):
+        daskcache.persist(produced(slowly, 0.1, n=90), "x", wait=waits)
+    with pytest.raises(CancelledError, match="was cancelled; what it stored stays"):
+        daskcache.last_run().wait(60)
+    wait_until_idle(client)
+    assert len(objects(store_root)) < 30
 
 
 def test_an_error_is_kept(client, store_root):

@@ -1,11 +1,15 @@
 """Persisting without waiting, here: what is given back, how far it is, how it fails and stops."""
 
+import gc
+import json
 import pickle
 import threading
 import time
+import weakref
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 import xarray as xr
@@ -97,22 +101,114 @@ def test_an_error_is_kept_and_raised_by_who_waits(store_root, caplog):
     with pytest.raises(NotStoredError, match=r"has ended \(ArithmeticError: this block cannot be computed\)"):
         kept.compute()
     assert run.done
-    deadline = time.monotonic() + 10
-    while "a persist that was not waited for failed" not in caplog.text:  # told last
-        assert time.monotonic() < deadline
+    wait_until(lambda: caplog.records)  # told last
+    (record,) = caplog.records
+    assert record.getMessage().startswith("a persist that was not waited for failed: ArithmeticError: this")
+    assert not record.exc_info
+
+
+def wait_until(condition):
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
         time.sleep(0.01)
 
 
-def test_an_interrupt_is_told_to_who_waits():
-    def interrupt():
-        raise KeyboardInterrupt
+class Told(Exception):
+    """An error whose class takes something else than it keeps."""
 
-    work = Work(interrupt, Engine(doubled(), "r1"))
-    with pytest.raises(KeyboardInterrupt):
+    def __init__(self, step, *, code=None):
+        super().__init__(f"step {step} fails")
+        self.code = code
+
+
+class Strange(Exception):
+    """An error that cannot be made from what it keeps."""
+
+    def __new__(cls, *, step):
+        return super().__new__(cls, step)
+
+    def __init__(self, *, step):
+        super().__init__(step)
+
+
+ERRORS = [
+    KeyError("a"),
+    FileNotFoundError(2, "No such file or directory", "a.nc"),
+    UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"),
+    ModuleNotFoundError("No module named 'a'", name="a"),
+    json.JSONDecodeError("expected a value", "{", 1),
+    np.exceptions.AxisError(3, 2),
+    ExceptionGroup("several", [ValueError(1)]),
+    KeyboardInterrupt(),
+    SystemExit(3),
+    Told(1, code=2),
+    Strange(step=1),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_who_waits_gets_an_error_like_the_one_that_was_raised(error):
+    def fail():
+        raise error from OSError("the cause of all")
+
+    work = Work(fail, Engine(doubled(), "r1"))
+    with pytest.raises(type(error)) as first:
         work.run()
-    assert work.is_done()
-    with pytest.raises(KeyboardInterrupt):
-        work.wait(0)
+    assert first.value is error
+    for _ in range(2):
+        with pytest.raises(type(error)) as later:
+            work.wait(0)
+        assert type(later.value) is type(error)
+        assert str(later.value) == str(error)
+        for name in ("args", "filename", "name", "code", "pos", "start", "axis", "exceptions"):
+            assert getattr(later.value, name, None) == getattr(error, name, None)
+        if later.value is not error:
+            (note,) = later.value.__notes__
+            assert "the cause of all" in note
+            assert "in fail" in note
+    assert not hasattr(error, "__notes__")
+    assert (later.value is error) == isinstance(error, Strange)
+
+
+@pytest.mark.parametrize("end", ["done", "failed", "cancelled"])
+@pytest.mark.parametrize("wait", [True, False])
+def test_what_is_over_holds_no_graph(store_root, end, wait):
+    """Runs are kept for `last_run`, and so are their errors."""
+
+    def run():
+        function, arguments = (producers.failing, ()) if end == "failed" else (slowly, (0.1,))
+        values = np.arange(300_000).reshape(30, -1)
+        x = da.from_array(values, chunks=(2, -1))
+        kept = x.map_blocks(function, *arguments, dtype="i8", meta=np.empty((0, 0), "i8"))
+        held = [weakref.ref(values), weakref.ref(x), weakref.ref(kept)]
+        canceller = threading.Thread(target=lambda: wait_until(cancelled), daemon=True)
+        if end == "cancelled":
+            canceller.start()
+        try:
+            daskcache.persist(kept, "x", wait=wait)
+            daskcache.last_run().wait()
+        except (ArithmeticError, CancelledError):
+            with pytest.raises((ArithmeticError, CancelledError)):
+                daskcache.last_run().wait()
+        return held
+
+    def cancelled():
+        if objects(store_root):
+            daskcache.last_run().cancel()
+            return True
+        return False
+
+    held = run()
+
+    def is_free():
+        gc.collect()
+        return not any(ref() is not None for ref in held)
+
+    wait_until(is_free)
+    assert daskcache.last_run().outcome.startswith(
+        {"done": "done", "failed": "Arith", "cancelled": "Cancelled"}[end]
+    )
 
 
 @pytest.mark.parametrize("wait", [True, False])
@@ -138,17 +234,32 @@ def test_cancelled(store_root, tmp_path, wait):
     with pytest.raises(CancelledError, match="what it stored stays"):
         run.wait(5)
     assert len(caught) == wait
-    time.sleep(0.3)  # what is being computed is finished
-    deadline = time.monotonic() + 30
-    while len(list((tmp_path / "calls").iterdir())) > len(objects(store_root)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    if wait:
+        time.sleep(0.3)  # what is being computed is finished
+        wait_until(lambda: len(list((tmp_path / "calls").iterdir())) == run.stored)
     stored = len(objects(store_root))
     assert 3 <= stored < 60
+    assert run is daskcache.last_run()
+    assert (run.computed, run.stored, run.shared, run.wanted, run.done) == (stored, stored, 0, 60, True)
+    assert run.stored_bytes == sum(path.stat().st_size for path in objects(store_root))
+    assert run.outcome == f"CancelledError: run {run.id} was cancelled; what it stored stays"
     count()
     assert (daskcache.persist(x, "x").compute() == expected(x)).all()
     assert count() == 60 - stored
     run.cancel()  # of what has ended, nothing
+
+
+@pytest.mark.slow
+def test_what_other_processes_have_done_is_counted(store_root):
+    with dask.config.set({"scheduler": "processes", "num_workers": 2, "multiprocessing.context": "spawn"}):
+        daskcache.persist(produced(slowly, 0.1, n=90), "x", wait=False)
+    run = daskcache.last_run()
+    wait_until(lambda: run.stored > 2)
+    run.cancel()
+    with pytest.raises(CancelledError):
+        run.wait(60)
+    assert 2 < run.computed == run.stored <= len(objects(store_root)) < 30
+    assert run.stored_bytes > 0
 
 
 def test_a_computation_has_no_result_to_wait_for(store_root):
