@@ -199,7 +199,7 @@ def _place(positions: _Positions, start: int) -> int | slice:
         return slice(0, 0)
     step = chosen.step if len(chosen) > 1 else 1
     stop = chosen[-1] - start + (1 if step > 0 else -1)
-    return slice(chosen[0] - start, stop if stop >= 0 else None, step)
+    return slice(chosen[0] - start, stop if stop >= 0 else None, None if step == 1 else step)
 
 
 def _read(node: Any) -> tuple[StoredBlock, _Part] | None:

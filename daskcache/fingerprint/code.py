@@ -13,6 +13,8 @@ from daskcache.fingerprint.bytecode import Import, find_assigned, read_code
 from daskcache.fingerprint.callables import resolves
 from daskcache.fingerprint.declare import declared
 from daskcache.fingerprint.declared_files import DeclaredSource, declared_sources, holds_declared
+from daskcache.fingerprint.filled import find_filled_variables
+from daskcache.fingerprint.held import find_held_impurities
 from daskcache.fingerprint.impure import (
     find_assignment_impurity,
     find_attribute_impurity,
@@ -23,8 +25,6 @@ from daskcache.fingerprint.impure import (
     is_declared,
     refusal,
 )
-from daskcache.fingerprint.impure_names import CONTAINERS
-from daskcache.fingerprint.operations import find_uses
 from daskcache.fingerprint.plain import combine_items
 from daskcache.fingerprint.registry import Node, handles
 
@@ -190,7 +190,7 @@ def _is_single_dispatch(func: FunctionType) -> bool:
 def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     facts = read_code(func.__code__)
     why = find_attribute_impurity(facts.attributes, func.__name__)
-    why = why or find_assignment_impurity(_find_filled(func))
+    why = why or find_assignment_impurity(find_filled_variables(fp, func))
     if why is not None:
         raise UncacheableError(why, (f"function {func.__qualname__}",))
     parts = _Parts(declared_sources(func))
@@ -198,6 +198,8 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
     names |= {name for target in facts.imports for name in target.attributes}
     _refuse(find_writing(facts.attributes, names), "", fp, parts, func.__qualname__, "method")
     _refuse(find_path_reading(facts.attributes, names), "", fp, parts, func.__qualname__, "path")
+    for why, step in find_held_impurities(func):
+        _refuse(why, "", fp, parts, func.__qualname__, step)
     _add_files(parts, func)
     _add_defaults(parts, func)
     closure = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
@@ -228,23 +230,6 @@ def _users(fp: Fingerprinter, func: FunctionType) -> Node:
             parts.add("attribute", name, value)
     own = [ENVIRONMENT, func.__name__.encode("utf-8", "surrogatepass"), facts.digest]
     return parts.node(fp, b"function", own, title)
-
-
-# Python calls them when a class is made, which is then what a registry of classes holds.
-_AT_DEFINITION = frozenset({"__init_subclass__", "__set_name__"})
-
-
-def _find_filled(func: FunctionType) -> list[str]:
-    """Name the variables of others that a function fills and does not read, so that it is run for that."""
-    if func.__name__ in _AT_DEFINITION:
-        return []
-    cells = dict(zip(func.__code__.co_freevars, func.__closure__ or (), strict=True))
-    filled = []
-    for (is_global, name), uses in find_uses(func.__code__).items():
-        value = func.__globals__.get(name) if is_global else _content(cells[name])
-        if not uses.others and (not uses.methods or type(value) in CONTAINERS):
-            filled.append(name)
-    return sorted(filled)
 
 
 def _add_extensions(fp: Fingerprinter, parts: _Parts, attributes: frozenset[str]) -> None:

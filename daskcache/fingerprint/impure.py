@@ -14,7 +14,9 @@ from types import BuiltinMethodType, MethodType
 from typing import Any, Literal
 
 from daskcache.errors import UncacheableError, WritesError
+from daskcache.fingerprint.filled import find_filled_arguments
 from daskcache.fingerprint.impure_names import (
+    NOW_TAKERS,
     OF_NAMED_PATHS,
     OF_PATHS,
     REASONS,
@@ -32,7 +34,9 @@ __all__ = [
     "find_path_reading",
     "find_writing",
     "is_declared",
+    "is_seedable",
     "refusal",
+    "takes_now",
 ]
 
 _DECLARE = "declare the function with @daskcache.version('1') if that does not matter"
@@ -87,13 +91,16 @@ _SEEDABLE = frozenset(
         "numpy.random.SFC64",
         "random.Random",
         "_random.Random",
+        "sklearn.check_random_state",
+        "scipy.check_random_state",
+        "cupy.random.default_rng",
+        "cupy.random.RandomState",
     ]
 )
 # All that is spelt in small letters there draws from one generator, but for these.
-_HIDDEN = re.compile(r"(numpy\.)?random\.(?!(default_rng|mtrand|bit_generator)$)[a-z][a-z_0-9]*")
+_HIDDEN = re.compile(r"((numpy|cupy)\.)?random\.(?!(default_rng|mtrand|bit_generator)$)[a-z][a-z_0-9]*")
 _UNSEEDED_CALLS = frozenset({"()", "(None)"})
-_NOW = frozenset({"('now')", "('today')"})
-_NOW_TAKERS = frozenset({"numpy.datetime64", "pandas.Timestamp", "pandas.to_datetime"})
+_NOW = re.compile(r"\('(now|today)'[,)]", re.IGNORECASE)
 
 
 def find_impurity(value: Any, attributes: tuple[str, ...], call: str) -> str | None:
@@ -163,7 +170,7 @@ def find_named_impurity(name: str, call: str) -> str | None:
         reason = next((why for module, why in _BY_MODULE.items() if name.startswith(f"{module}.")), None)
     if reason is None and name in _SEEDABLE and call in _UNSEEDED_CALLS:
         reason = "draws unseeded random numbers"
-    if reason is None and name in _NOW_TAKERS and call in _NOW:
+    if reason is None and name in NOW_TAKERS and _NOW.match(call):
         reason = "reads the clock"
     if reason in _READS:
         return f"{reason} ({name}); {_DECLARE_FILE}"
@@ -321,7 +328,51 @@ def find_call_impurity(function: Any) -> str | None:
     if type(function).__name__ == "Compose":
         steps = (getattr(function, "first", None), *getattr(function, "funcs", ()))
         return next((why for step in steps if (why := find_call_impurity(step)) is not None), None)
-    return find_impurity(function, (), "")
+    return find_impurity(function, (), "") or find_assignment_impurity(find_filled_arguments(function))
+
+
+def is_seedable(value: Any) -> bool:
+    """Whether something makes random numbers of a seed, and others each time without one.
+
+    Parameters
+    ----------
+    value : object
+        What is called.
+
+    Returns
+    -------
+    bool
+        True for what makes a generator.
+
+    Examples
+    --------
+    >>> import random
+    >>> is_seedable(random.Random), is_seedable(random.random)
+    (True, False)
+    """
+    return not _SEEDABLE.isdisjoint(_names(value, ()))
+
+
+def takes_now(value: Any) -> bool:
+    """Whether something takes ``"now"`` for a time.
+
+    Parameters
+    ----------
+    value : object
+        What is called.
+
+    Returns
+    -------
+    bool
+        True for numpy's times and those of pandas.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> takes_now(numpy.datetime64), takes_now(str)
+    (True, False)
+    """
+    return not NOW_TAKERS.isdisjoint(_names(value, ()))
 
 
 def is_declared(why: str | None, call: str, may_read: MayRead, paths: Iterable[str]) -> bool:

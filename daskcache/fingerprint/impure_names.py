@@ -8,9 +8,14 @@ from collections import Counter, OrderedDict, defaultdict, deque
 __all__ = [
     "CHANGING",
     "CONTAINERS",
+    "FILLING",
+    "GIVING_BACK",
+    "NOWS",
+    "NOW_TAKERS",
     "OF_NAMED_PATHS",
     "OF_PATHS",
     "REASONS",
+    "SETTING",
     "WRITES",
     "WRITING",
     "WRITING_OF_PATHS",
@@ -79,16 +84,23 @@ REASONS = {
     "reads the environment": (
         "os.getenv os.getenvb os._Environ posix.getpid posix.getppid posix.getlogin posix.uname posix.times "
         "posix.cpu_count os.cpu_count posix.getloadavg os.getlogin platform.node platform.uname platform.platform "
-        "_socket.gethostname socket.getfqdn getpass.getuser _thread.get_ident locale.getlocale"
+        "_socket.gethostname socket.getfqdn getpass.getuser _thread.get_ident "
+        "_thread.get_native_id uuid.getnode psutil.* posix.getuid posix.sched_getaffinity locale.getlocale"
     ),
     "reads the clock": (
         "time.time time.time_ns time.monotonic time.monotonic_ns time.perf_counter time.perf_counter_ns "
         "time.process_time time.process_time_ns time.thread_time time.localtime time.gmtime time.ctime "
+        "time.thread_time_ns time.clock_gettime time.clock_gettime_ns resource.getrusage "
         "time.asctime time.strftime datetime.datetime.now datetime.datetime.utcnow datetime.datetime.today "
-        "datetime.date.today pandas.Timestamp.now pandas.Timestamp.utcnow pandas.Timestamp.today"
+        "datetime.date.today pandas.Timestamp.now pandas.Timestamp.utcnow pandas.Timestamp.today "
+        "arrow.now arrow.utcnow arrow.api.now arrow.api.utcnow pendulum.now pendulum.today"
     ),
     "draws unseeded random numbers": (
-        "uuid.uuid1 uuid.uuid4 posix.urandom nt.urandom posix.getrandom random.SystemRandom secrets.*"
+        "uuid.uuid1 uuid.uuid4 uuid.uuid7 posix.urandom nt.urandom posix.getrandom random.SystemRandom secrets.*"
+    ),
+    "draws from the process's own random state": (
+        "torch.rand torch.randn torch.randint torch.randperm torch.rand_like torch.randn_like torch.randint_like "
+        "torch.normal torch.bernoulli torch.multinomial torch.poisson torch.seed torch.manual_seed torch.random.*"
     ),
     "runs or looks up code by name": (
         "builtins.eval builtins.exec builtins.compile builtins.globals builtins.__import__ "
@@ -153,8 +165,18 @@ OF_NAMED_PATHS = frozenset(
 )
 """The same; others have methods of these names as well, so that somebody has to speak of paths."""
 
+_NOW_TAKERS = (
+    "numpy.datetime64 pandas.Timestamp pandas.to_datetime pandas.DatetimeIndex pandas.Period pandas.date_range "
+    "pandas.bdate_range pandas.period_range"
+)
+NOW_TAKERS = frozenset(_NOW_TAKERS.split())
+"""What takes these for times."""
+
+NOWS = frozenset(["now", "today"])
+"""Words for the time at which they are read."""
+
 _WRITING = (
-    "save savez savez_compressed savetxt savemat savefig imsave imwrite tofile write_text write_bytes mkdir "
+    "save savez savez_compressed savetxt savemat savefig imsave imwrite tofile dump write_text write_bytes mkdir "
     "symlink_to hardlink_to to_netcdf to_zarr to_csv to_json to_parquet to_pickle to_hdf to_hdf5 to_excel "
     "to_feather to_orc to_stata to_sql to_gbq to_file to_postgis to_raster to_npy_stack to_textfiles to_avro "
     "write_csv write_parquet write_ipc write_ndjson write_json write_avro write_excel write_database write_delta "
@@ -174,7 +196,18 @@ CONTAINERS = frozenset(
 
 _CHANGING = (
     "append extend insert remove pop popitem clear add discard update sort reverse appendleft extendleft "
-    "popleft put put_nowait subtract intersection_update difference_update symmetric_difference_update"
+    "popleft put put_nowait fill subtract intersection_update difference_update symmetric_difference_update"
 )
 CHANGING = frozenset(_CHANGING.split())
 """The methods by which it does."""
+
+_IN_PLACE = "iadd iand iconcat ifloordiv ilshift imatmul imod imul ior ipow irshift isub itruediv ixor"
+GIVING_BACK = frozenset(_IN_PLACE.split())
+"""Functions of `operator` that change what they are given first and give it back."""
+
+_FILLING = "setattr delattr setitem delitem copyto putmask place at fill_diagonal put_along_axis heappush heapify insort"
+FILLING = frozenset(_FILLING.split()) | GIVING_BACK
+"""Functions that change what they are given first, such as ``np.add.at``."""
+
+SETTING = frozenset(["__setitem__", "__delitem__", "__setattr__", "__delattr__"])
+"""Methods that change what they are asked of and give nothing."""

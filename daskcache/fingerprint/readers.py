@@ -18,9 +18,11 @@ from fsspec.implementations.local import LocalFileSystem
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.declared_files import DeclaredSource, source
 from daskcache.fingerprint.files import FileSource, digest_file
+from daskcache.fingerprint.held import is_trusted
 from daskcache.fingerprint.impure import find_call_impurity, is_declared
 from daskcache.fingerprint.plain import pairs_of
 from daskcache.fingerprint.registry import Node, handles, rule_name
+from daskcache.fingerprint.seeds import depends_on_seed
 
 if TYPE_CHECKING:
     from daskcache.fingerprint.objects import Fingerprinter
@@ -76,6 +78,10 @@ class Reads(NamedTuple):
     """Whether its arguments may say which files it reads."""
     refusal: str | None
     """Why its result depends on more than its arguments, unless these say which files it reads."""
+    is_trusted: bool = False
+    """Whether it declares what it reads, or its version."""
+    depends_on_seed: bool = False
+    """Whether it depends on what a task gives it whether it draws unseeded random numbers."""
 
 
 def reads_of(function: Any) -> Reads:
@@ -95,7 +101,7 @@ def reads_of(function: Any) -> Reads:
     --------
     >>> import operator, time
     >>> reads_of(operator.add)
-    Reads(takes_files=False, refusal=None)
+    Reads(takes_files=False, refusal=None, is_trusted=False, depends_on_seed=False)
     >>> reads_of(time.time).refusal.partition(";")[0]
     'reads the clock (time.time)'
     """
@@ -105,7 +111,8 @@ def reads_of(function: Any) -> Reads:
     name = _function_name(inner)
     why = find_call_impurity(function)
     takes = name in _EAGER or name in _OF_DASK or rule_name(type(inner)) == "dask:ParquetFunctionWrapper"
-    return Reads(takes or (why is not None and is_declared(why, "", True, ())), why)
+    takes = takes or (why is not None and is_declared(why, "", True, ()))
+    return Reads(takes, why, is_trusted(inner), depends_on_seed(inner))
 
 
 def name_files(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import stat
+from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +17,21 @@ from daskcache.fingerprint.places import LocalPlace, Place, clean_url
 from daskcache.fingerprint.places_remote import place_of_filesystem
 from daskcache.fingerprint.sources_base import ArrayOrigin, Origin, Survey
 
-__all__ = ["find_file", "find_file_object", "trace_h5py", "trace_memmap", "trace_netcdf4"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = [
+    "find_file",
+    "find_file_object",
+    "refuse_writable",
+    "trace_h5py",
+    "trace_memmap",
+    "trace_netcdf4",
+]
+
+_WRITTEN: WeakKeyDictionary[Survey, frozenset[tuple[int, int]]] = WeakKeyDictionary()
 
 
 def find_file(path: Any, survey: Survey, reader: str) -> Place:
@@ -74,6 +91,56 @@ def find_file_object(file: Any, survey: Survey, reader: str) -> Place:
     return place
 
 
+def refuse_writable(place: Place, survey: Survey, reader: str, mode: object = None) -> None:
+    """Raise for an array of a file that is open for writing: what was written may not be in the file yet.
+
+    Parameters
+    ----------
+    place : Place
+        Of the file.
+    survey : Survey
+        Remembers which files this process has open for writing.
+    reader : str
+        Which class reads it, for the error.
+    mode : object, optional
+        A string where the handle says how it was opened. netCDF4's do not, so that the process is asked.
+
+    Raises
+    ------
+    UncacheableError
+        It can be written through this handle or, where that does not say, in this process.
+    """
+    if isinstance(mode, str):
+        is_written = mode != "r"
+    else:
+        written = _WRITTEN.get(survey)
+        if written is None:
+            written = _WRITTEN[survey] = _find_written()
+        status = os.stat(place.root)
+        is_written = (status.st_dev, status.st_ino) in written
+    if is_written:
+        raise UncacheableError(
+            f"{reader} reads {place.root}, which is open for writing, so that what was written may not be in the file "
+            "yet; close it, and open it with mode='r'"
+        )
+
+
+def _find_written() -> frozenset[tuple[int, int]]:
+    """Find the files that this process has open for writing, by device and inode; none where it cannot tell."""
+    found: set[tuple[int, int]] = set()
+    if fcntl is None:
+        return frozenset()
+    with suppress(OSError):
+        for name in os.listdir("/dev/fd"):
+            # Another thread may have closed it since.
+            with suppress(OSError, ValueError):
+                status = os.fstat(int(name))
+                is_read = fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+                if stat.S_ISREG(status.st_mode) and not is_read:
+                    found.add((status.st_dev, status.st_ino))
+    return frozenset(found)
+
+
 def trace_h5py(dataset: Any, survey: Survey) -> Origin:
     """Read an ``h5py.Dataset`` as an origin."""
     if dataset.is_virtual or dataset.external:
@@ -81,6 +148,7 @@ def trace_h5py(dataset: Any, survey: Survey) -> Origin:
             f"h5py.Dataset {dataset.name} lies in other files than the one that was opened"
         )
     place = find_file(dataset.file.filename, survey, "h5py.Dataset")
+    refuse_writable(place, survey, "h5py.Dataset", dataset.file.mode)
     return ArrayOrigin(place, "", "h5py", str(dataset.name).lstrip("/"), dataset)
 
 
@@ -88,6 +156,7 @@ def trace_netcdf4(variable: Any, survey: Survey) -> Origin:
     """Read a ``netCDF4.Variable`` as an origin; what it does to the values by itself is part of it."""
     group = variable.group()
     place = find_file(group.filepath(), survey, "netCDF4.Variable")
+    refuse_writable(place, survey, "netCDF4.Variable")
     switches = ("mask", "scale", "always_mask", "chartostring")
     options = [f"{name}={getattr(variable, name, None)}" for name in switches]
     return ArrayOrigin(place, "", "netCDF4", f"{group.path}/{variable.name}".lstrip("/"), variable, options)

@@ -16,7 +16,7 @@ import numpy as np
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.places import Place, clean_url
 from daskcache.fingerprint.sources_base import ArrayOrigin, MemoryOrigin, Step, Survey, Trace, trace_whole
-from daskcache.fingerprint.sources_files import find_file, find_file_object
+from daskcache.fingerprint.sources_files import find_file, find_file_object, refuse_writable
 
 __all__ = ["RELIED_ON", "is_wrapper", "unwrap"]
 
@@ -59,7 +59,7 @@ RELIED_ON: dict[str, tuple[tuple[str, ...], str]] = {
     "xarray.backends.scipy_:ScipyArrayWrapper": (("datastore", "variable_name"), "NetCDF 3 files, scipy"),
     "xarray.backends.scipy_:ScipyDataStore": (("_manager", "lock"), "NetCDF 3 files, scipy"),
     "xarray.backends.file_manager:CachingFileManager": (
-        ("_args", "_kwargs", "_cache", "_key", "close"),
+        ("_args", "_kwargs", "_cache", "_key", "_mode", "close"),
         "files opened by their path",
     ),
     "xarray.backends.file_manager:PickleableFileManager": (("_args", "_kwargs"), "files opened as objects"),
@@ -220,11 +220,23 @@ class _ManagedOrigin(ArrayOrigin):
             _RENEWED[self._manager._key] = stamp
 
 
-def _trace_stored(array: Any, place: Place, kind: str, options: Sequence[str] = ()) -> Trace:
+def _trace_stored(array: Any, survey: Survey, place: Place, kind: str, options: Sequence[str] = ()) -> Trace:
     store = array.datastore
+    _refuse_writable(store._manager, place, survey, type(array).__name__)
     group = (getattr(store, "_group", None) or "").strip("/")
     variable = f"{group}/{array.variable_name}".lstrip("/")
     return trace_whole(_ManagedOrigin(array, place, kind, variable, store._manager, store.lock, options))
+
+
+def _refuse_writable(manager: Any, place: Place, survey: Survey, reader: str) -> None:
+    """Refuse a file that was opened for writing before it was given to xarray, which itself opens them for reading."""
+    if class_name(type(manager)) == "xarray.backends.file_manager:DummyFileManager":
+        file = manager.acquire()
+        # Of netCDF4's, which do not say, it would be an attribute in the file.
+        is_netcdf4 = type(file).__module__.partition(".")[0] == "netCDF4"
+        refuse_writable(place, survey, reader, None if is_netcdf4 else getattr(file, "mode", None))
+    elif isinstance(mode := getattr(manager, "_mode", None), str):
+        refuse_writable(place, survey, reader, mode)
 
 
 def _netcdf4(array: Any, survey: Survey, find: Find) -> Trace:
@@ -234,7 +246,7 @@ def _netcdf4(array: Any, survey: Survey, find: Find) -> Trace:
     if options.get("memory") is not None or options.get("diskless"):
         raise UncacheableError("NetCDF4ArrayWrapper reads a dataset in memory; open it from its file")
     place = find_file(store._filename, survey, "NetCDF4ArrayWrapper")
-    return _trace_stored(array, place, "xarray netcdf4")
+    return _trace_stored(array, survey, place, "xarray netcdf4")
 
 
 def _h5netcdf(array: Any, survey: Survey, find: Find) -> Trace:
@@ -251,7 +263,7 @@ def _h5netcdf(array: Any, survey: Survey, find: Find) -> Trace:
         _refuse_remote(store, "H5NetCDFArrayWrapper")
         place = find_file(store._filename, survey, "H5NetCDFArrayWrapper")
     decodes = getattr(manager, "_kwargs", {}).get("decode_vlen_strings")
-    return _trace_stored(array, place, "xarray h5netcdf", (f"decode_vlen_strings={decodes}",))
+    return _trace_stored(array, survey, place, "xarray h5netcdf", (f"decode_vlen_strings={decodes}",))
 
 
 def _scipy(array: Any, survey: Survey, find: Find) -> Trace:
@@ -260,7 +272,7 @@ def _scipy(array: Any, survey: Survey, find: Find) -> Trace:
         place = find_file(manager._args[0], survey, "ScipyArrayWrapper")
     else:
         place = find_file_object(manager.acquire().fp, survey, "ScipyArrayWrapper")
-    return _trace_stored(array, place, "xarray scipy")
+    return _trace_stored(array, survey, place, "xarray scipy")
 
 
 def _cfgrib(array: Any, survey: Survey, find: Find) -> Trace:

@@ -20,7 +20,9 @@ from daskcache.errors import InvalidInputError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.declared_files import DeclaredSource
 from daskcache.fingerprint.files import FileSource, see_file
+from daskcache.fingerprint.held import refuse_generator
 from daskcache.fingerprint.registry import Node, handles
+from daskcache.fingerprint.seeds import find_unseeded_call
 from daskcache.futures import identify_futures
 from daskcache.tokens import GraphTokens
 
@@ -216,8 +218,11 @@ class Function:
         files = tuple((one.file, see_file(fingerprinter, one.file)[1].state) for one in self.sources)
         fingerprinter.dask_collection = lambda held: _digest_collection(held, settings)
         parts = []
+        if (why := find_unseeded_call(self.func, (), arguments)) is not None:
+            raise UncacheableError(why)
         for name, value in self.counted(arguments).items():
             try:
+                refuse_generator(value)
                 parts += [fingerprinter.fingerprint(name), fingerprinter.fingerprint(value)]
             except UncacheableError as error:
                 raise error.within(f"argument {name!r} of {self.name}") from None

@@ -54,7 +54,7 @@ class BlockwiseLayer:
         if concatenate is True:
             concatenate = dask.array.core.concatenate_axes
         self.shape = tuple(layer.dims[i] for i in layer.output_indices)
-        self._inputs: list[tuple[str, Callable[[tuple[Any, ...]], Any]]] = []
+        self._inputs: list[tuple[str, functools.partial[Any]]] = []
         # Of the inputs those that are one block each, and those that may refer to others.
         self._blocks: dict[str, tuple[str, list[int]]] = {}
         self._others: list[Callable[[tuple[Any, ...]], Any]] = []
@@ -143,7 +143,8 @@ class BlockwiseLayer:
             # Now it is known whether the function is one that a template will do for.
             self._is_tried = True
             size = len(self.shape) + len(self.dummies)
-            parts = scope.template(self.task)
+            varying = {slot for slot, make in self._inputs if make.func is not _constant}
+            parts = scope.template(self.task, varying)
             self._template = _Template.of(parts, self._blocks, size, dict(self._inputs))
         return token
 

@@ -16,9 +16,10 @@ from daskcache.dask_internals import Alias, DataNode, GraphNode, Key, List, Task
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.digest import DIGEST_FRAME, frame
 from daskcache.tokens.blockwise import BlockwiseLayer
+from daskcache.tokens.functions import Known
 from daskcache.tokens.ordering import list_inputs
 from daskcache.tokens.rules import encode_name
-from daskcache.tokens.scope import FromDependencyError, Known, Scope, TokenSource
+from daskcache.tokens.scope import FromDependencyError, Scope, TokenSource
 
 __all__ = ["Direct", "GraphKeys"]
 
@@ -263,6 +264,9 @@ class Direct:
         found = None if leaf is None else leaf(value)
         if found is not None:
             return found
+        if self._graph.functions.takes_seed(value):
+            # The scope sees what it is given besides.
+            return None
         try:
             return self._scope.value(value)
         except UncacheableError:

@@ -23,7 +23,8 @@ from daskcache.fingerprint.sources import Source
 from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.collecting import without_collecting
 from daskcache.tokens.direct import Direct, GraphKeys
-from daskcache.tokens.scope import MISSING, FromDependencyError, Known, Scope
+from daskcache.tokens.functions import Functions, Known
+from daskcache.tokens.scope import MISSING, FromDependencyError, Scope
 
 __all__ = ["GraphTokens", "Settled"]
 
@@ -87,6 +88,8 @@ class GraphTokens:
         self._keys = GraphKeys(self._nodes, self._layers)
         self.ordinary: dict[int, Known] = {}
         self.readers: dict[int, Known] = {}
+        self.watched: dict[int, Known] = {}
+        self.functions = Functions()
         self._reads: dict[int, tuple[Any, list[Any]]] = {}
         self._files: dict[FileSource, bytes] = {}
         self._tokens: dict[Key, bytes | UncacheableError] = {

@@ -26,6 +26,7 @@ from daskcache.dask_internals import (
 from daskcache.errors import EffectError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.declare import is_declared_effect
+from daskcache.fingerprint.held import refuse_generator, refuse_path
 from daskcache.fingerprint.impure import find_call_impurity, find_impurity, refusal
 from daskcache.fingerprint.instances import instance_node
 from daskcache.fingerprint.rules import rule_of
@@ -169,6 +170,10 @@ def has_effect(task: Any) -> bool:
 
 def refuse_impure(func: Any, call: str = "") -> None:
     """Raise for what gives another result at another time, where ``call`` says how it is called."""
+    refuse_generator(func)
+    refuse_path(func)
+    if not callable(func):
+        return
     why = find_call_impurity(func) or (find_impurity(func, (), call) if call else None)
     if why is not None:
         raise refusal(why)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,9 +30,9 @@ from daskcache.dask_internals import (
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.declared_files import is_any_declared
-from daskcache.fingerprint.digest import frame
 from daskcache.fingerprint.files import Seen, see_file
-from daskcache.fingerprint.readers import digest_argument, files_in, name_files, reads_of
+from daskcache.fingerprint.readers import digest_argument, files_in, name_files
+from daskcache.tokens.functions import Functions, Known, in_function_of
 from daskcache.tokens.rules import (
     READERS,
     RULED,
@@ -48,7 +48,7 @@ from daskcache.tokens.rules import (
     rename_subscripts,
 )
 
-__all__ = ["MISSING", "FromDependencyError", "Known", "Literal", "Scope", "TokenSource"]
+__all__ = ["MISSING", "FromDependencyError", "Literal", "Scope", "TokenSource"]
 
 MISSING = object()
 _LOCKED = frozenset({"asarray", "lock"})
@@ -62,8 +62,13 @@ class TokenSource(Protocol):
     """Gives the identities of functions, literals and sources."""
     ordinary: dict[int, Known]
     """Functions that no rule of a scope's treats otherwise, by identity."""
+    watched: dict[int, Known]
+    """Functions of which it depends on what a task gives them whether it has a token."""
     readers: dict[int, Known]
     """Functions that a rule treats otherwise only where they take a region of a value or a source."""
+
+    functions: Functions
+    """What else is known of functions."""
 
     def look(self, key: Key) -> bytes:
         """Give the token of a key, or raise why it has none."""
@@ -82,26 +87,6 @@ class TokenSource(Protocol):
 
     def note_file(self, seen: Seen) -> None:
         """Remember that a file was looked at, which a task is given to read."""
-
-
-class Known:
-    """A function whose fingerprint is known, and of the tokens of its tasks what they share."""
-
-    __slots__ = ("digest", "func", "heads", "names", "tail", "values")
-
-    def __init__(self, func: object, digest: bytes) -> None:
-        # Kept alive, so that its identity stays its own.
-        self.func = func
-        self.digest = digest
-        self.heads: dict[int, bytes] = {}
-        self.names: tuple[str, ...] = ()
-        self.values: tuple[Any, ...] = ()
-        self.tail = b""
-
-    def head(self, count: int) -> bytes:
-        """Give what a token's framed parts begin with, for so many arguments by position."""
-        head = self.heads[count] = frame(b"task", count_arguments(range(count)), self.digest)
-        return head
 
 
 class FromDependencyError(Exception):
@@ -219,9 +204,8 @@ class Scope:
         leaf = self.tokens.fingerprinter.leaves.get(type(value))
         if leaf is not None and (found := leaf(value)) is not None:
             return found
-        if callable(value):
-            # Whoever is given a reader, or a clock, is going to call it.
-            refuse_impure(value)
+        # Whoever is given a reader, a clock or a generator is going to use it.
+        self.tokens.functions.refuse(value)
         return self.tokens.fingerprinter.fingerprint(value)
 
     def _container(self, kind: type, args: Iterable[Any]) -> bytes:
@@ -239,22 +223,27 @@ class Scope:
             f"{kind.__name__} is a kind of container node that daskcache does not know; update daskcache"
         )
 
-    def template(self, task: Task) -> list[bytes | Key] | None:
+    def template(self, task: Task, varying: Container[str]) -> list[bytes | Key] | None:
         """Give the parts of a task's token, with the keys of references among them, where it is made of no others.
 
         Parameters
         ----------
         task : Task
             A blockwise layer's, in the scope of one of its blocks; the parts are those of all its blocks.
+        varying : container of str
+            The names of what differs from block to block.
 
         Returns
         -------
         list of bytes or str, or None
             For `combine` under the tag ``task``. None where the rules are others, or references lie deeper.
         """
+        functions = self.tokens.functions
         known = self.tokens.ordinary.get(id(task.func))
-        if known is None:
-            return None
+        if known is None or functions.hands_seeded(task, self.literal):
+            known = known or self.tokens.watched.get(id(task.func))
+            if known is None or not functions.is_same_for_all(task, self.literal, varying):
+                return None
         parts: list[bytes | Key] = [count_arguments(task.args), known.digest]
         for name, arg in [*((None, arg) for arg in task.args), *task.kwargs.items()]:
             if name is not None:
@@ -268,19 +257,27 @@ class Scope:
         return parts
 
     def _task(self, task: Task) -> bytes:
-        func = task.func
+        func, functions = task.func, self.tokens.functions
         if not task.args and not task.kwargs:
             refuse_impure(func, "()")
         known = self.tokens.ordinary.get(id(func))
-        if known is not None:
-            return self._call(task, known.digest)
+        if known is None or functions.hands_seeded(task, self.literal):
+            known = known or self.tokens.watched.get(id(func))
+            if known is None or functions.is_given_path(task, self.literal):
+                return self._unknown(task)
+            with in_function_of(task):
+                functions.refuse_unseeded(task, self.literal)
+        return self._call(task, known.digest)
+
+    def _unknown(self, task: Task) -> bytes:
+        """Give the token of a task whose function was not seen before, or is treated otherwise."""
+        func, functions = task.func, self.tokens.functions
         if is_subgraph(func):
             return self._subgraph(task)
         if is_transparent(func):
             return self.token(task.args[0])
         if is_one_of(func, READERS):
-            region = self._region(task)
-            if region is not None:
+            if (region := self._region(task)) is not None:
                 return region
         elif func is identity_cast and task.kwargs.get("typ") in _CONTAINERS:
             parts = [self.token(arg) for arg in task.args]
@@ -288,24 +285,24 @@ class Scope:
             if kind in (set, frozenset):
                 parts.sort()
             return self.tokens.fingerprinter.combine(_CONTAINERS[kind], parts)
-        elif func is pass_extra_kwargs:
-            trimmed = self._trim(task)
-            if trimmed is not None:
-                return trimmed
-        reads = reads_of(func)
-        try:
+        elif func is pass_extra_kwargs and (trimmed := self._trim(task)) is not None:
+            return trimmed
+        reads = functions.reads_of(func)
+        with in_function_of(task):
             refuse_effects(func)
-            if reads.takes_files or is_any_declared():
+            functions.refuse_unseeded(task, self.literal)
+            functions.refuse_held(func)
+            if reads.takes_files or reads.is_trusted or is_any_declared():
                 given = self._read_files(task)
                 if given is not None:
                     return given
             if reads.refusal is not None:
                 raise UncacheableError(reads.refusal)
             function = self.tokens.fingerprinter.function(func)
-        except UncacheableError as error:
-            raise error.within("function").within(f"task {funcname(func)!r}") from None
         if not reads.takes_files:
-            if not is_one_of(func, RULED):
+            if reads.is_trusted or reads.depends_on_seed:
+                self.tokens.watched[id(func)] = Known(func, function)
+            elif not is_one_of(func, RULED):
                 self.tokens.ordinary[id(func)] = Known(func, function)
             elif is_one_of(func, READERS):
                 self.tokens.readers[id(func)] = Known(func, function)
@@ -333,7 +330,7 @@ class Scope:
         named = {name: self.literal(value) for name, value in task.kwargs.items()}
         within = [value for arg in task.args for value in self._values_within(arg)]
         files = files_in(task.func, [*values, *within], named)
-        if not files:
+        if not files and not self.tokens.functions.is_given_path(task, self.literal):
             return None
         fingerprinter = self.tokens.fingerprinter
         for file in files:
@@ -449,7 +446,7 @@ class Scope:
             return self._function_of_key(node.target if isinstance(node, Alias) else node.key)
         if not isinstance(node, Task):
             return self._function_of_data()
-        known = self.tokens.ordinary.get(id(node.func))
+        known = self.tokens.ordinary.get(id(node.func)) or self.tokens.watched.get(id(node.func))
         if known is not None:
             return known.digest
         if is_subgraph(node.func):

@@ -121,11 +121,6 @@ TRAPS: dict[str, tuple[str, str, str]] = {
         def f(x): return C.divide(1,3)
     """, 'prec=3', 'prec=4'),
     'random.Random(1)': ('import random\ndef f(x): return random.Random(1).random()\n', 'Random(1)', 'Random(2)'),
-    'random instance': ("""
-        import random
-        R=random.Random(1)
-        def f(x): return R.random()
-    """, 'Random(1)', 'Random(2)'),
     'code replaced': ("""
         def f(x): return 1
         def g(x): return 1
