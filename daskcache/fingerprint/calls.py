@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import dis
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any, Literal, NamedTuple
 
-from daskcache.fingerprint.operations import ATTRIBUTE_LOADS, Operation, expression_start, operations_of
+from daskcache.fingerprint.operations import (
+    ATTRIBUTE_LOADS,
+    Operation,
+    expression_start,
+    one_by_one,
+    operations_of,
+)
 
 __all__ = ["Call", "Named", "calls_of"]
 
@@ -72,7 +77,7 @@ def calls_of(code: CodeType) -> list[Call]:
 
 class _Reader:
     def __init__(self, code: CodeType) -> None:
-        self.operations = list(_one_by_one(operations_of(code)))
+        self.operations = list(one_by_one(operations_of(code)))
         self.own = frozenset(code.co_cellvars)
         self.given = frozenset(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
         self.imported = _imported(self.operations)
@@ -156,16 +161,3 @@ def _imported(operations: Sequence[Operation]) -> dict[int, tuple[str, ...]]:
             if operations[after].name in _STORES:
                 found[after] = (str(operation.value),)
     return found
-
-
-def _one_by_one(operations: Iterator[Operation]) -> Iterator[Operation]:
-    """Take apart what loads or stores two variables at once."""
-    for operation in operations:
-        ends = operation.name.replace("_BORROW", "")
-        if not isinstance(operation.value, tuple) or not ends.startswith(("LOAD_FAST_", "STORE_FAST_")):
-            yield operation
-            continue
-        loads = (ends.startswith("LOAD"), ends.endswith("LOAD_FAST"))
-        for value, is_load in zip(operation.value, loads, strict=True):
-            name = "LOAD_FAST" if is_load else "STORE_FAST"
-            yield operation._replace(name=name, value=value, arg=0, opcode=dis.opmap[name])

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import CodeType
 from typing import Any, NamedTuple
 
-__all__ = ["ATTRIBUTE_LOADS", "Operation", "expression_start", "operations_of"]
+__all__ = ["ATTRIBUTE_LOADS", "Operation", "expression_start", "one_by_one", "operations_of"]
 
 _IGNORED_OPERATIONS = frozenset({"NOP", "CACHE", "EXTENDED_ARG"})
 _JUMPS = frozenset(dis.hasjrel) | frozenset(dis.hasjabs)
@@ -53,6 +53,36 @@ def operations_of(code: CodeType) -> Iterator[Operation]:
         has_value = is_jump or found.opcode in _BY_VALUE or found.opname.startswith(_OF_LOCALS)
         value = found.argval if has_value else found.arg
         yield Operation(found.opname, value, found.arg, found.offset, found.opcode, is_jump)
+
+
+def one_by_one(operations: Iterable[Operation]) -> Iterator[Operation]:
+    """Take apart what loads or stores two variables at once.
+
+    Parameters
+    ----------
+    operations : iterable of Operation
+        From `operations_of`.
+
+    Yields
+    ------
+    Operation
+        In order, each of one variable at most.
+
+    Examples
+    --------
+    >>> def swap(a, b):
+    ...     a, b = b, a
+    >>> all(type(each.value) is not tuple for each in one_by_one(operations_of(swap.__code__)))
+    True
+    """
+    for operation in operations:
+        if type(operation.value) is not tuple or not operation.name.startswith(_OF_LOCALS):
+            yield operation
+            continue
+        is_load = operation.name.startswith("LOAD"), operation.name.endswith(("LOAD_FAST", "BORROW"))
+        for value, loads in zip(operation.value, is_load, strict=True):
+            name = "LOAD_FAST" if loads else "STORE_FAST"
+            yield operation._replace(name=name, value=value, arg=0, opcode=dis.opmap[name])
 
 
 def expression_start(operations: list[Operation], end: int, values: int = 1) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dis
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import CodeType
 from typing import Any, Literal, NamedTuple
 
 from daskcache.fingerprint.impure_names import CHANGING, FILLING, GIVING_BACK, SETTING
-from daskcache.fingerprint.operations import ATTRIBUTE_LOADS, Operation, operations_of
+from daskcache.fingerprint.operations import ATTRIBUTE_LOADS, Operation, one_by_one, operations_of
 
 __all__ = ["Uses", "find_attribute_uses", "find_uses"]
 
@@ -164,7 +164,7 @@ class _Reader:
         self._stack: list[_Value] = []
         self._at: dict[int, list[_Value]] = {}
         self._keywords: tuple[str, ...] = ()
-        operations = list(_one_by_one(operations_of(code)))
+        operations = list(one_by_one(operations_of(code)))
         self._parts = dict.fromkeys(_bound_once(operations, self._given), _UNKNOWN)
         for operation in operations:
             for place in [place for place in self._at if place <= operation.offset]:
@@ -375,20 +375,6 @@ def _meet(one: list[_Value], other: list[_Value]) -> list[_Value]:
         )
         for mine, yours in zip(one[-length:], other[-length:], strict=True)
     ]
-
-
-def _one_by_one(operations: Iterable[Operation]) -> Iterator[Operation]:
-    """Take apart what loads or stores two variables at once."""
-    for operation in operations:
-        if not isinstance(operation.value, tuple) or not operation.name.startswith(
-            ("LOAD_FAST_", "STORE_FAST_")
-        ):
-            yield operation
-            continue
-        is_load = operation.name.startswith("LOAD"), operation.name.endswith(("LOAD_FAST", "BORROW"))
-        for value, loads in zip(operation.value, is_load, strict=True):
-            name = "LOAD_FAST" if loads else "STORE_FAST"
-            yield operation._replace(name=name, value=value, arg=0, opcode=dis.opmap[name])
 
 
 def _bound_once(operations: list[Operation], given: Iterable[str]) -> set[str]:
