@@ -31,7 +31,7 @@ __all__ = [
     "trace_netcdf4",
 ]
 
-_WRITTEN: WeakKeyDictionary[Survey, frozenset[tuple[int, int]]] = WeakKeyDictionary()
+_WRITTEN: WeakKeyDictionary[Survey, frozenset[tuple[int, int]] | None] = WeakKeyDictionary()
 
 
 def find_file(path: Any, survey: Survey, reader: str) -> Place:
@@ -113,9 +113,14 @@ def refuse_writable(place: Place, survey: Survey, reader: str, mode: object = No
     if isinstance(mode, str):
         is_written = mode != "r"
     else:
-        written = _WRITTEN.get(survey)
+        if survey not in _WRITTEN:
+            _WRITTEN[survey] = _find_written()
+        written = _WRITTEN[survey]
         if written is None:
-            written = _WRITTEN[survey] = _find_written()
+            raise UncacheableError(
+                f"{reader} reads {place.root}, of which this system does not tell whether it is open for writing; open it "
+                "with xarray"
+            )
         status = os.stat(place.root)
         is_written = (status.st_dev, status.st_ino) in written
     if is_written:
@@ -125,19 +130,22 @@ def refuse_writable(place: Place, survey: Survey, reader: str, mode: object = No
         )
 
 
-def _find_written() -> frozenset[tuple[int, int]]:
-    """Find the files that this process has open for writing, by device and inode; none where it cannot tell."""
-    found: set[tuple[int, int]] = set()
+def _find_written() -> frozenset[tuple[int, int]] | None:
+    """Find the files that this process has open for writing, by device and inode; None where that cannot be told."""
     if fcntl is None:
-        return frozenset()
-    with suppress(OSError):
-        for name in os.listdir("/dev/fd"):
-            # Another thread may have closed it since.
-            with suppress(OSError, ValueError):
-                status = os.fstat(int(name))
-                is_read = fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
-                if stat.S_ISREG(status.st_mode) and not is_read:
-                    found.add((status.st_dev, status.st_ino))
+        return None
+    try:
+        names = os.listdir("/dev/fd")
+    except OSError:
+        return None
+    found: set[tuple[int, int]] = set()
+    for name in names:
+        # Another thread may have closed it since.
+        with suppress(OSError):
+            status = os.fstat(int(name))
+            is_read = fcntl.fcntl(int(name), fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+            if stat.S_ISREG(status.st_mode) and not is_read:
+                found.add((status.st_dev, status.st_ino))
     return frozenset(found)
 
 

@@ -1,5 +1,6 @@
 """A warm run under every scheduler and policy: no producer runs, and no task of what is stored is in the graph."""
 
+import os
 import subprocess
 import sys
 import time
@@ -8,6 +9,7 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from distributed import Client, wait
 
 import daskcache
@@ -178,3 +180,62 @@ def test_a_worker_in_the_process_of_the_scheduler_does_not_wait_for_itself(store
     command = [sys.executable, "-c", IN_ONE_PROCESS, str(store_root)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout.strip() == "[True]", done.stderr
+
+
+WRITER = """
+import sys
+import dask, dask.array as da, numpy as np, xarray as xr
+
+class Target:
+    def __setitem__(self, index, value):
+        with open("stored.txt", "a") as file:
+            file.write(f"{value.sum()} ")
+
+def write(block):
+    np.save("block.npy", block)
+    return block.sum()
+
+x = da.arange(12, chunks=3) * 2
+x.to_zarr("array.zarr", overwrite=True)
+xr.Dataset({"t": ("x", x + 1)}).to_zarr("set.zarr", mode="w", consolidated=False)
+xr.Dataset({"t": ("x", x + 2)}).to_netcdf("set.nc", engine="h5netcdf")
+da.store(x + 3, Target())
+print(dask.delayed(write)(x + 4).compute())
+"""
+
+
+@pytest.mark.parametrize("policy", ["checkpoints", "outputs", "auto"])
+def test_an_unmodified_script_writes_each_time(store_root, tmp_path, policy):
+    """To the same places, from which what the first run wrote is gone, in processes of their own."""
+    (tmp_path / "script.py").write_text(WRITER)
+    environment = {
+        **os.environ,
+        "DASK_DASKCACHE__ENABLED": "true",
+        "DASK_DASKCACHE__STORE": str(store_root),
+        "DASK_DASKCACHE__POLICY": policy,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    for seed in ("1", "2"):
+        (tmp_path / seed).mkdir()
+        # The same names in the same directory, each time.
+        here = tmp_path / "here"
+        here.mkdir()
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "script.py")],
+            cwd=here,
+            env={**environment, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"{(EXPECTED + 4).sum()}\n"
+        assert (zarr.open_array(here / "array.zarr")[:] == EXPECTED).all()
+        assert (xr.open_zarr(here / "set.zarr", consolidated=False).t == EXPECTED + 1).all()
+        with xr.open_dataset(here / "set.nc", engine="h5netcdf") as read:
+            assert (read.t == EXPECTED + 2).all()
+        sums = sorted(map(int, (here / "stored.txt").read_text().split()))
+        assert sums == sorted((EXPECTED + 3).reshape(4, 3).sum(axis=1).tolist())
+        assert (np.load(here / "block.npy") == EXPECTED + 4).all()
+        here.rename(tmp_path / seed / "written")

@@ -126,3 +126,20 @@ def test_what_was_written_between_two_computations_is_seen(library: str, hdf5: P
     file.close()
     assert before.tolist() == [0, 2, 4, 6, 8, 10]
     assert after.tolist() == [200, 202, 204, 206, 208, 210]
+
+
+@pytest.mark.parametrize("lacking", ["fcntl", "/dev/fd"])
+def test_where_it_cannot_be_told_there_is_no_token(
+    lacking: str, netcdf: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    if lacking == "fcntl":
+        monkeypatch.setattr("daskcache.fingerprint.sources_files.fcntl", None)
+    else:
+        monkeypatch.setattr("daskcache.fingerprint.sources_files.os.listdir", refuse)
+    with netCDF4.Dataset(netcdf) as file, pytest.raises(UncacheableError, match="does not tell whether"):
+        look(file["a"])
+    with xr.open_dataset(netcdf, engine="netcdf4", chunks={}) as ds:
+        assert daskcache.token(ds) == daskcache.token(ds)
