@@ -9,6 +9,7 @@ import threading
 from collections.abc import Buffer, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import cloudpickle  # type: ignore[import-untyped]
 import numpy as np
@@ -126,11 +127,9 @@ class Recovery:
         self._find = find
         self._writer = writer
         self._run = run
-        # Tokens are not safe for several threads, and two loads of one block shall not both compute it.
+        # Tokens are not safe for several threads.
         self._lock = threading.Lock()
-        self._locks: dict[Key, threading.Lock] = {}
         self._bad: set[bytes] = set()
-        self._anew: set[Key] = set()
         self._tasks: Mapping[Key, GraphNode] | None = None
         self._packed: dict[Key, _Packed | None] = {}
         self._packed_bytes = 0
@@ -196,20 +195,18 @@ class Recovery:
         """
         with self._lock:
             self._bad.add(block.token)
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            if key in self._anew:
-                try:
-                    return block[...]  # type: ignore[no-any-return]
-                except (NotStoredError, StoreError) as again:
-                    logger.info("a block that was stored anew cannot be read either: %s", again)
+        with _lock_of(block):
+            try:
+                # Another load may have been here first.
+                return block[...]  # type: ignore[no-any-return]
+            except (NotStoredError, StoreError) as again:
+                logger.info("a block still cannot be read: %s", again)
             try:
                 value = self._compute(key)
             except (NotStoredError, StoreError) as again:
                 # It comes from something that was opened, of which nobody here knows how it was computed.
                 raise error from again
             value = _store_anew(value, block, self._writer)
-            self._anew.add(key)
         _warn(self._run, error)
         return value
 
@@ -374,6 +371,19 @@ def _run(graph: Mapping[Key, Any], key: Key) -> np.ndarray[Any, Any]:
                 raise NotStoredError(f"{other!r} is a future, which only its cluster can compute")
     # Without callbacks: those of the run that this is a part of count its own tasks.
     return np.asarray(get_sync(graph, key, callbacks=()))
+
+
+_guard = threading.Lock()
+_locks: WeakValueDictionary[tuple[str, str], Any] = WeakValueDictionary()
+
+
+def _lock_of(block: StoredBlock) -> Any:
+    """Give what only one thread of this process holds that computes a block, whatever graph its load is of.
+
+    What one graph loads may be computed from a load of an older one, of the same block.
+    """
+    with _guard:
+        return _locks.setdefault((block.root, block.key), threading.RLock())
 
 
 def _store_anew(

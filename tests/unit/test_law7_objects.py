@@ -3,7 +3,9 @@
 import errno
 import os
 import pickle
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -19,7 +21,7 @@ from daskcache.errors import (
     NotStoredError,
     StoreError,
 )
-from daskcache.recovery import RecoverableBlock
+from daskcache.recovery import RecoverableBlock, Recovery
 from tests.producers import count, doubled, leftovers, objects
 from tests.troubles import (  # noqa: F401
     EXPECTED,
@@ -119,6 +121,24 @@ def test_an_object_that_turns_bad_after_the_plan(store_root, damage):
         assert (result == EXPECTED[1:] + 1).all()
         assert count() == 2
         assert is_whole(store_root)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_bad_object_that_two_graphs_load_is_computed_once(store_root, damage, monkeypatch):
+    """Both have found it bad before either computes it."""
+    both, recompute = threading.Barrier(2, timeout=30), Recovery.recompute
+    monkeypatch.setattr(Recovery, "recompute", lambda *given: both.wait() >= 0 and recompute(*given))
+    with daskcache.activate():
+        x = daskcache.checkpoint(doubled(), "x")
+        x.compute()
+        planned = [dask.optimize(x[:2])[0], dask.optimize(x[1:3] + 1)[0]]
+        count()
+        for path in objects(store_root):
+            damage(path)
+        with ThreadPoolExecutor(2) as pool, pytest.warns(DaskcacheWarning, match="computed again"):
+            (one,), (other,) = pool.map(lambda part: dask.get(part.dask, part.__dask_keys__()), planned)
+    assert count() == 1
+    assert ([*one], [*other]) == ([0, 2], [3, 5])
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
