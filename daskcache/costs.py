@@ -7,6 +7,7 @@ Of what ran in other processes nothing is known, and nothing is counted.
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import time
@@ -17,7 +18,7 @@ from typing import Any
 
 from dask.utils import key_split
 
-from daskcache.dask_internals import GETTERS, Alias, DataNode, Key, Task
+from daskcache.dask_internals import GETTERS, Alias, Key, Task
 from daskcache.errors import NotStoredError, StoreError
 from daskcache.journal import note_weighed
 from daskcache.outputs import OutputPlace, form_of, keep_output
@@ -25,6 +26,7 @@ from daskcache.pool import StoredBlock
 from daskcache.reports import note
 from daskcache.sharing import run_looking
 from daskcache.tokens import GraphTokens, has_effect
+from daskcache.tokens.collecting import without_collecting
 from daskcache.weighed import Weighed, to_counts
 from daskcache.writing import Writer
 
@@ -60,6 +62,7 @@ class Question:
     """The tasks whose blocks it is made of, and how many tasks share each."""
 
 
+@without_collecting
 def weigh(
     dsk: Any,
     wanted: Collection[Key],
@@ -86,62 +89,138 @@ def weigh(
     -------
     HighLevelGraph or Mapping
         With as many tasks of the same keys. `dsk` itself where the user has switched dask's fusing off.
+
+    Notes
+    -----
+    Costs half a microsecond a task. What has to be known of a block is asked when its task runs, or leaves for another
+    process.
     """
     if not isinstance(dsk, dict):
         return dsk
-    # dask calls what it has fused by another name, for which the old one is an alias.
-    targets = {key: node.target for key, node in dsk.items() if isinstance(node, Alias)}
-    names = {target: key for key, target in targets.items()}
-    dependents = Counter(
-        targets.get(dep, dep) for key, node in dsk.items() if key not in targets for dep in node.dependencies
-    )
-    measured = {
-        key
-        for key, node in dsk.items()
-        # Not subclasses, such as containers; and nothing that is run for what it does.
-        if type(key) is tuple
-        and type(node) is Task
-        and key not in wanted
-        and names.get(key) not in wanted
-        and dependents[key]
-        and not has_effect(node)
-    }
+    questions = _Questions(dsk, wanted, tokens, place, writer)
     result = dict(dsk)
-    for key in measured:
-        node, name = dsk[key], names.get(key, key)
-        # What looks first stores its block anyway, and may have a key that no graph of the user's has.
-        token = tokens.token(name) if type(name) is tuple and node.func is not run_looking else None
-        goes = place(name) if token is not None and node.func not in GETTERS else None
-        needed = {targets.get(dep, dep) for dep in node.dependencies} & measured
-        inputs = tuple((dep, dependents[dep]) for dep in needed)
-        question = Question(key, key_split(key), goes, token or b"", writer, inputs)
-        timed = _TimedTask(key, node.func, *node.args, _data_producer=node.data_producer, **node.kwargs)
-        result[key] = Task(key, weigh_block, timed, DataNode(None, question))
+    new = _TimedTask.__new__
+    for key, node in dsk.items():
+        # Not subclasses, such as containers.
+        if type(node) is Task and type(key) is tuple and node.key == key:
+            # As dask's own constructor leaves them, which would look for what each refers to.
+            timed = new(_TimedTask)
+            timed.key, timed.func, timed.args, timed.kwargs = key, node.func, node.args, node.kwargs
+            timed._dependencies, timed._data_producer = node._dependencies, node._data_producer
+            timed._token = timed._is_coro = timed._repr = None
+            timed.asks = questions
+            timed.plain = node
+            result[key] = timed
     return result
 
 
-class _TimedTask(Task):
-    """A task that notes, for the thread that runs it, how long it took. It has the token of the task that it is."""
+class _Questions:
+    """What has to be known to weigh the blocks of a graph, each worked out when it is asked for."""
 
-    __slots__ = ()
+    def __init__(
+        self,
+        dsk: Mapping[Key, Any],
+        wanted: Collection[Key],
+        tokens: GraphTokens,
+        place: Callable[[Key], OutputPlace | None],
+        writer: Writer,
+    ) -> None:
+        self._dsk = dsk
+        self._wanted = wanted
+        self._tokens = tokens
+        self._place = place
+        self._writer = writer
+        # Several threads ask, and tokens are for one at a time.
+        self._lock = threading.Lock()
+
+    @functools.cached_property
+    def _links(self) -> tuple[dict[Key, Key], dict[Key, Key], Counter[Key]]:
+        # dask calls what it has fused by another name, for which the old one is an alias.
+        targets = {key: node.target for key, node in self._dsk.items() if isinstance(node, Alias)}
+        names = {target: key for key, target in targets.items()}
+        dependents = Counter(
+            targets.get(dep, dep)
+            for key, node in self._dsk.items()
+            if key not in targets
+            for dep in node.dependencies
+        )
+        return targets, names, dependents
+
+    def __call__(self, task: Task) -> Question | None:
+        """Give what has to be known of a task's block; None where the task is wanted itself, or for what it does."""
+        with self._lock:
+            targets, names, dependents = self._links
+            key = task.key
+            name = names.get(key, key)
+            if not dependents[key] or key in self._wanted or name in self._wanted or has_effect(task):
+                return None
+            # What looks first stores its block anyway, and may have a key that no graph of the user's has.
+            is_known = type(name) is tuple and task.func is not run_looking
+            token = self._tokens.token(name) if is_known else None
+            place = self._place(name) if token is not None and task.func not in GETTERS else None
+            needed = {targets.get(dep, dep) for dep in task.dependencies}
+            inputs = tuple((dep, dependents[dep]) for dep in needed if isinstance(self._dsk.get(dep), Task))
+            return Question(key, key_split(key), place, token or b"", self._writer, inputs)
+
+
+class _TimedTask(Task):
+    """A task that weighs the block that it gives. It has the token of the task that it is."""
+
+    asks: _Questions | Question
+    plain: Task
+    __slots__ = ("asks", "plain")
+
+    @property
+    def question(self) -> Question | None:
+        asks = self.asks
+        return asks if isinstance(asks, Question) else asks(self.plain)
 
     def __call__(self, values: Any = ()) -> Any:
         start = time.perf_counter()
         result = super().__call__(values)  # type: ignore[no-untyped-call]
-        _here.seconds = time.perf_counter() - start
-        return result
+        seconds = time.perf_counter() - start
+        question = self.question
+        return result if question is None else weigh_block(result, seconds, question)
+
+    def substitute(self, subs: dict[Any, Any], key: Key | None = None) -> Task:
+        return self._like(super().substitute(subs, key))
+
+    def copy(self) -> Task:
+        return self._like(super().copy())  # type: ignore[no-untyped-call]
+
+    def _like(self, made: Any) -> Task:
+        made.asks, made.plain = self.asks, self.plain
+        timed: Task = made
+        return timed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _make_timed, (self.key, self.func, self.args, self.kwargs, self._data_producer, self.question)
 
 
-_here = threading.local()
+def _make_timed(
+    key: Key,
+    func: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    data_producer: bool,
+    question: Question | None,
+) -> Task:
+    if question is None:
+        return Task(key, func, *args, _data_producer=data_producer, **kwargs)
+    made = _TimedTask(key, func, *args, _data_producer=data_producer, **kwargs)
+    made.asks, made.plain = question, made
+    return made
 
 
-def weigh_block(block: Any, question: Question) -> Any:
+def weigh_block(block: Any, seconds: float, question: Question) -> Any:
     """Store a block if it is worth it.
 
     Parameters
     ----------
     block : object
         What a task returned.
+    seconds : float
+        How long it took.
     question : Question
         What it is, and where it would go.
 
@@ -150,10 +229,6 @@ def weigh_block(block: Any, question: Question) -> Any:
     object
         The block; where another writer stored other bytes under its token before, those.
     """
-    seconds = getattr(_here, "seconds", None)
-    _here.seconds = None
-    if seconds is None:
-        return block  # it was taken apart on its way
     costs = _costs_of(question.writer.run)
     seconds += costs.take(question.inputs)
     form = form_of(block)
@@ -176,9 +251,6 @@ def weigh_block(block: Any, question: Question) -> Any:
     note(question.writer.run, **to_counts(question.layer, found))
     note_weighed(question.writer.run, question.layer, found)
     return block
-
-
-weigh_block.__daskcache_transparent__ = True  # type: ignore[attr-defined]
 
 
 def _try_read(rate: _Rate, block: StoredBlock) -> None:
@@ -289,7 +361,5 @@ def weigh_tasks(graph: Mapping[Key, Any]) -> list[Question]:
     >>> weigh_tasks({})
     []
     """
-    asked = [
-        node.args[1].value for node in graph.values() if isinstance(node, Task) and node.func is weigh_block
-    ]
-    return [question for question in asked if question.place is not None]
+    asked = [node.question for node in graph.values() if isinstance(node, _TimedTask)]
+    return [question for question in asked if question is not None and question.place is not None]

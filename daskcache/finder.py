@@ -63,6 +63,8 @@ class Finder:
         # All tasks of one call one function.
         self._blockwise = {layer.output for layer in dsk.layers.values() if isinstance(layer, Blockwise)}
         self._functions: dict[str, bytes] = {}
+        # Layers of which no block is only read.
+        self._computing: set[str] = set()
         self._data = tokens.fingerprinter.combine(b"data", [])
         self._run = ""
         self.targets: dict[Key, StoredBlock] = {}
@@ -189,18 +191,18 @@ class Finder:
         name = key[0] if type(key) is tuple and key else None
         return self.targets.get(key) if name in self.writes else None
 
-    def wants(self, key: Key) -> bool:
-        """Tell whether a mark, or the policy, says that a task's block is wanted."""
-        return key in self._kept or (type(key) is tuple and bool(key) and key[0] in self.writes)
-
     def _is_only_read(self, key: Key) -> bool:
         """Tell whether a block is read, or selected of one that is: it lies in its source, or in the graph.
 
         A write behind a selection would keep dask from reading no more than what is selected.
         """
         while self._function(key) != self._data:
+            if key[0] in self._computing:
+                return False
             scope, node = self._tokens.task(key)
             if not isinstance(node, Alias) and not _is_selection(scope, node):
+                if key[0] in self._blockwise and not is_one_of(node.func, READERS):
+                    self._computing.add(key[0])
                 return False
             inputs = list(self._tokens.inputs(key))
             if len(inputs) != 1 or inputs[0] == key:

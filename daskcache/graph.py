@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Set
-from graphlib import TopologicalSorter
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any
 
 import dask.array as da
@@ -24,6 +23,7 @@ from daskcache.dask_internals import (
     convert_legacy_graph,
     getter,
 )
+from daskcache.doubles import find_blockwise
 from daskcache.fingerprint import Digester
 from daskcache.plan import Plan, Target
 from daskcache.pool import StoredBlock
@@ -39,7 +39,6 @@ __all__ = [
     "name_layer",
     "read_only_element",
     "substitute",
-    "without_doubles",
 ]
 
 
@@ -225,13 +224,17 @@ def substitute(
         loads; one of which some are, one materialised layer of the same name. The others are as they were.
     """
     wanted = _by_layer(dsk, plan)
-    owner = {key: name for name, keys in wanted.items() for key in keys}
+    owner = _Owner(dsk, wanted)
+    touched = _name_layers(plan.loads) | _name_layers(plan.writes)
     layers: dict[str, Any] = {}
     dependencies: dict[str, set[str]] = {}
     for name, keys in wanted.items():
         layer = dsk.layers[name]
-        loads = {key: plan.loads[key] for key in keys if key in plan.loads}
-        writes = {key: plan.writes[key] for key in keys if key in plan.writes} if write else {}
+        is_whole = isinstance(layer, Blockwise) and layer.output not in touched
+        loads = {} if is_whole else {key: plan.loads[key] for key in keys if key in plan.loads}
+        writes = (
+            {} if is_whole or not write else {key: plan.writes[key] for key in keys if key in plan.writes}
+        )
         if not loads and not writes:
             layers[name] = layer
             dependencies[name] = {dep for dep in dsk.dependencies[name] if dep in wanted}
@@ -247,9 +250,7 @@ def substitute(
             dependencies[name] = {dep for dep in dsk.dependencies[name] if dep in wanted}
             continue
         tasks: dict[Key, Any] = {}
-        rest = convert_legacy_graph(
-            {key: layer[key] for key in keys if key not in loads}, all_keys=owner.keys()
-        )
+        rest = convert_legacy_graph({key: layer[key] for key in keys if key not in loads}, all_keys=owner)
         for key in keys:
             if key in loads:
                 tasks[key] = load_task(key, loads[key])
@@ -260,11 +261,11 @@ def substitute(
                 tasks[key] = rest[key]
         layers[name] = MaterializedLayer(tasks, annotations=layer.annotations)
         dependencies[name] = {
-            owner[dep]
+            found
             for task in tasks.values()
             if isinstance(task, GraphNode)
             for dep in task.dependencies
-            if dep in owner and dep not in tasks
+            if dep not in tasks and (found := owner.get(dep)) is not None
         }
     _add_undeclared(dsk, owner, layers, dependencies)
     return HighLevelGraph(layers, dependencies)
@@ -272,7 +273,7 @@ def substitute(
 
 def _add_undeclared(
     dsk: HighLevelGraph,
-    owner: Mapping[Key, str],
+    owner: _Owner,
     layers: Mapping[str, Any],
     dependencies: dict[str, set[str]],
 ) -> None:
@@ -286,113 +287,20 @@ def _add_undeclared(
     for name, layer in layers.items():
         if layer is dsk.layers[name] and not isinstance(layer, Blockwise) and shorter & dependencies[name]:
             held = {key: task for key, task in layer.items() if key in owner}
-            for task in convert_legacy_graph(held, all_keys=owner.keys()).values():
-                dependencies[name].update(owner[dep] for dep in task.dependencies if dep in owner)
+            for task in convert_legacy_graph(held, all_keys=owner).values():
+                found = map(owner.get, task.dependencies)
+                dependencies[name].update(other for other in found if other is not None)
             dependencies[name].discard(name)
 
 
-def without_doubles(dsk: HighLevelGraph) -> HighLevelGraph:
-    """Give a graph of which each key lies in one layer.
-
-    Parameters
-    ----------
-    dsk : HighLevelGraph
-        The graph; it is not changed.
-
-    Returns
-    -------
-    HighLevelGraph
-        `dsk` itself where no key is in two layers. Else layers that hold keys of others, as ``Array.to_delayed`` makes
-        of a whole graph, give them up.
-
-    Notes
-    -----
-    To dask it is all the same which of two tasks of one key is run. But what one needs is not what the other needs, and
-    a load in the place of one leaves the other.
-    """
-    blockwise = {
-        layer.output: (name, layer) for name, layer in dsk.layers.items() if isinstance(layer, Blockwise)
-    }
-    made: dict[Any, str] = {}
-    doubtful: set[str] = set()
-    gathered: set[str] = set()
-    for name, layer in dsk.layers.items():
-        if isinstance(layer, Blockwise):
-            continue
-        for root in {key[0] if type(key) is tuple and key else key for key in layer}:
-            other = made.setdefault(root, name)
-            if other != name or root in blockwise:
-                doubtful |= {name, other}
-            if root != name and (root in blockwise or root in dsk.layers):
-                gathered.add(name)
-    if not doubtful:
-        return dsk
-    place = {name: number for number, name in enumerate(_sort_layers(dsk, gathered))}
-    owner: dict[Key, str] = {}
-    layers: dict[str, Any] = dict(dsk.layers)
-    instead: dict[str, set[str]] = {}
-    for name in sorted(doubtful, key=place.__getitem__):
-        kept: dict[Key, Any] = {}
-        for key, task in dsk.layers[name].items():
-            of_blocks = _find_blockwise(blockwise, key)
-            is_made_before = of_blocks is not None and place[of_blocks] < place[name]
-            found = of_blocks if is_made_before else owner.setdefault(key, name)
-            if found == name:
-                kept[key] = task
-            else:
-                assert found is not None
-                instead.setdefault(name, set()).add(found)
-        if name in instead:
-            layers[name] = MaterializedLayer(kept, annotations=dsk.layers[name].annotations)
-    # All of them to a layer that comes before, so that no two layers need each other.
-    dependencies = {
-        name: {*deps, *instead.get(name, ()), *(other for dep in deps for other in instead.get(dep, ()))}
-        for name, deps in dsk.dependencies.items()
-    }
-    return HighLevelGraph(layers, dependencies) if instead else dsk
-
-
-def _sort_layers(dsk: HighLevelGraph, late: Set[str]) -> list[str]:
-    """Sort layers so that each comes after those that it needs, and some as late as can be."""
-    sorter = TopologicalSorter(dsk.dependencies)
-    sorter.prepare()
-    order: list[str] = []
-    waiting: list[str] = []
-    while sorter.is_active():
-        ready = sorter.get_ready()
-        waiting += [name for name in ready if name in late]
-        now = [name for name in ready if name not in late]
-        if not now and waiting:
-            now.append(waiting.pop())
-        order += now
-        sorter.done(*now)
-    return order
-
-
-def _find_blockwise(blockwise: Mapping[str, tuple[str, Blockwise]], key: Key) -> str | None:
-    """Name the blockwise layer that makes a key."""
-    if type(key) is not tuple or not key or key[0] not in blockwise:
-        return None
-    name, layer = blockwise[key[0]]
-    numblocks = _numblocks(layer) or ()
-    if layer.output_blocks is not None:
-        return name if key[1:] in layer.output_blocks else None
-    is_there = len(key) == len(numblocks) + 1 and all(map(lambda i, n: i in range(n), key[1:], numblocks))
-    return name if is_there else None
-
-
-def _by_layer(dsk: HighLevelGraph, plan: Plan) -> dict[str, list[Key]]:
+def _by_layer(dsk: HighLevelGraph, plan: Plan) -> dict[str, Sequence[Key]]:
     """Sort the keys of a plan by the layer that holds them."""
-    blockwise = {layer.output: name for name, layer in dsk.layers.items() if isinstance(layer, Blockwise)}
-    found: dict[str, list[Key]] = {}
-    others: set[Key] = set()
-    for keys in (plan.computes, plan.loads):
-        for key in keys:
-            name = blockwise.get(key[0]) if type(key) is tuple and key else None
-            if name is None:
-                others.add(key)
-            else:
-                found.setdefault(name, []).append(key)
+    needed = dict(plan.needed)
+    found: dict[str, Sequence[Key]] = {}
+    for name, layer in dsk.layers.items():
+        if isinstance(layer, Blockwise) and layer.output in needed:
+            found[name] = needed.pop(layer.output)
+    others: set[Key] = {key for keys in needed.values() for key in keys}
     for name, layer in dsk.layers.items():
         if isinstance(layer, MaterializedLayer) and not layer:
             found[name] = []  # it gave up its keys, but blockwise layers still name it
@@ -400,6 +308,33 @@ def _by_layer(dsk: HighLevelGraph, plan: Plan) -> dict[str, list[Key]]:
             found[name] = list(held)
             others -= held
     return found
+
+
+class _Owner(Container[Key]):
+    """Which layer holds a key that a plan needs."""
+
+    def __init__(self, dsk: HighLevelGraph, wanted: Mapping[str, Sequence[Key]]) -> None:
+        layers = {name: dsk.layers[name] for name in wanted}
+        self._blockwise = {
+            layer.output: (name, layer) for name, layer in layers.items() if isinstance(layer, Blockwise)
+        }
+        self._wanted = {name: wanted[name] for name in layers if not isinstance(layers[name], Blockwise)}
+
+    def get(self, key: Key) -> str | None:
+        """Give the name of the layer; None for what is no such key."""
+        return find_blockwise(self._blockwise, key) or self._others.get(key)
+
+    def __contains__(self, key: object) -> bool:
+        return self.get(key) is not None
+
+    @functools.cached_property
+    def _others(self) -> dict[Key, str]:
+        return {key: name for name, keys in self._wanted.items() for key in keys}
+
+
+def _name_layers(keys: Iterable[Key]) -> set[str]:
+    """Tell by which layers some keys are called."""
+    return {key[0] for key in keys if type(key) is tuple and key}
 
 
 def _numblocks(layer: Any) -> tuple[int, ...] | None:

@@ -15,10 +15,11 @@ from daskcache.chunks import Hints, plan_grid
 from daskcache.config import Settings
 from daskcache.dask_internals import GETTERS, Key, Task
 from daskcache.datasets import Outline, outline
+from daskcache.doubles import without_doubles
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.futures import identify_futures
-from daskcache.graph import keys_of, without_doubles
+from daskcache.graph import keys_of
 from daskcache.parts import Collection, Parts
 from daskcache.pool import StoredBlock
 from daskcache.publishing import PLAIN, draft_manifest

@@ -26,6 +26,7 @@ from daskcache.dask_internals import (
 )
 from daskcache.graph import name_layer
 from daskcache.pool import StoredBlock
+from daskcache.tokens.collecting import without_collecting
 
 __all__ = ["narrow_reads"]
 
@@ -35,6 +36,7 @@ _Positions = int | range | np.ndarray[Any, Any]
 _Box = tuple[range, ...]
 
 
+@without_collecting
 def narrow_reads(dsk: Any, wanted: Collection[Key] | None = None) -> Any:
     """Let reads of stored blocks read what the selections behind them leave.
 

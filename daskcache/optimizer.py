@@ -23,6 +23,7 @@ from daskcache.completion import list_outputs, publish_checkpoints
 from daskcache.config import Settings
 from daskcache.costs import weigh
 from daskcache.dask_internals import Blockwise, DataNode, Key, Task
+from daskcache.doubles import without_doubles
 from daskcache.errors import (
     DaskcacheError,
     DaskcacheWarning,
@@ -36,7 +37,7 @@ from daskcache.errors import (
 from daskcache.finder import Finder, may_read, may_write
 from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
-from daskcache.graph import substitute, without_doubles
+from daskcache.graph import substitute
 from daskcache.guards import guard_sources
 from daskcache.journal import list_pending
 from daskcache.lacking import run_plainly
@@ -115,7 +116,7 @@ class Optimizer:
         MissingExtraError
             The store needs a package that is not installed.
         """
-        optimize: Any = self.chained or dask.array.optimization.optimize
+        optimize: Any = self.chained or _optimize
         lacking = [] if self.client is None else cluster.find_lacking_here()
         if lacking:
             return run_plainly(optimize, dsk, keys, lacking, self.origin, **kwargs)
@@ -138,6 +139,12 @@ class Optimizer:
         # A scheduler has many clients, and each is told.
         warn_once(problem, about=f"{self.origin} {problem}")
         return look_first(optimize(dsk, keys, **kwargs), wanted)
+
+
+@without_collecting
+def _optimize(dsk: Any, keys: Any, **kwargs: Any) -> Any:
+    # What the pass holds of a graph would be searched for garbage as often as what dask makes of it.
+    return dask.array.optimization.optimize(dsk, keys, **kwargs)
 
 
 def _can_open(settings: Settings) -> bool:
@@ -217,7 +224,7 @@ def _rewrite(
         outputs,
         find=finder.find,
         target=finder.target,
-        wants=finder.wants if finder.writes or stores_outputs else None,
+        marked=finder.writes,
         among=among,
     )
     _report(plan, settings, origin)

@@ -21,12 +21,13 @@ from daskcache.catalog import Catalog, check_name
 from daskcache.chunks import Hints
 from daskcache.config import Settings, parse_seconds
 from daskcache.dask_internals import DataNode, Key, List, Task, TaskRef
+from daskcache.doubles import without_doubles
 from daskcache.errors import InvalidInputError, ReadOnlyError, StoreFullError, UncacheableError
 from daskcache.fingerprint import Fingerprinter
 from daskcache.fingerprint.watch import Watch
 from daskcache.forgetting import Reuse, refreshing
 from daskcache.formats.opening import open_stored
-from daskcache.graph import keys_of, substitute, without_doubles
+from daskcache.graph import keys_of, substitute
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
 from daskcache.jobs import Engine, Job, Work, shows_progress

@@ -5,7 +5,7 @@ A `Plan` is a value that can be printed, tested and drawn; ``daskcache.graph`` c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
 from daskcache.dask_internals import Key
@@ -27,10 +27,21 @@ class Plan:
     """Tasks to be replaced by loads, and what each loads."""
     writes: Mapping[Key, Target] = field(default_factory=dict)
     """Tasks to be run whose blocks are wanted in the store, and where each goes."""
-    computes: frozenset[Key] = frozenset()
-    """Tasks to be run, those of `writes` included."""
+    needed: Mapping[str | None, Sequence[Key]] = field(default_factory=dict)
+    """All tasks that are not above a load, by the layer that they are called by; by None those called otherwise."""
     uncacheable: Mapping[Key, UncacheableError] = field(default_factory=dict)
     """Wanted blocks that have no identity, and the reason of each."""
+
+    @property
+    def computes(self) -> frozenset[Key]:
+        """Tasks to be run, those of `writes` included.
+
+        Returns
+        -------
+        frozenset of Hashable
+            Their keys.
+        """
+        return frozenset(key for keys in self.needed.values() for key in keys if key not in self.loads)
 
     @property
     def is_trivial(self) -> bool:
@@ -44,8 +55,9 @@ class Plan:
         return not self.loads and not self.writes
 
     def __repr__(self) -> str:
+        computes = sum(map(len, self.needed.values())) - len(self.loads)
         return (
-            f"<Plan: {len(self.loads)} loads, {len(self.computes)} computes, {len(self.writes)} writes, "
+            f"<Plan: {len(self.loads)} loads, {computes} computes, {len(self.writes)} writes, "
             f"{len(self.uncacheable)} uncacheable>"
         )
 
@@ -56,8 +68,8 @@ def make_plan(
     *,
     find: Callable[[Key, bytes], StoredBlock | None],
     target: Callable[[Key, bytes], Target | None] = lambda key, token: None,
-    wants: Callable[[Key], bool] | None = None,
-    among: Container[Key] | None = None,
+    marked: Container[str | None] = (),
+    among: Set[Key] | None = None,
 ) -> Plan:
     """Cut a graph where blocks are stored already.
 
@@ -71,10 +83,10 @@ def make_plan(
         Gives, for a key and its token, the stored block that may take its place, or None.
     target : callable, optional
         Gives, for a key and its token, where its block is wanted, or None where nobody wants it stored.
-    wants : callable, optional
-        Tells whether somebody would want the block of a key that has no token.
-    among : container of Hashable, optional
-        All keys of which `find` or `target` give anything, so that the others are not asked for.
+    marked : container of str, optional
+        Layers of which somebody wants the blocks, also those that have no token.
+    among : set of Hashable, optional
+        All other keys of which somebody wants the block, and all of which `find` or `target` give anything.
 
     Returns
     -------
@@ -83,7 +95,7 @@ def make_plan(
 
     Notes
     -----
-    Visits each needed task once, from the outputs down; stops at loads.
+    Goes over each needed task once, from the outputs down; stops at loads.
 
     Examples
     --------
@@ -97,26 +109,29 @@ def make_plan(
     loads: dict[Key, StoredBlock] = {}
     writes: dict[Key, Target] = {}
     uncacheable: dict[Key, UncacheableError] = {}
-    computes: set[Key] = set()
-    inputs = tokens.inputs
-    stack = list(outputs)
-    while stack:
-        key = stack.pop()
-        if key in computes or key in loads:
-            continue
-        token = tokens.token(key) if among is None or key in among else None
-        if token is not None:
-            stored = find(key, token)
-            if stored is not None:
-                loads[key] = stored
-                continue
-            wanted = target(key, token)
-            if wanted is not None:
-                writes[key] = wanted
-        elif wants is not None and wants(key):
-            reason = tokens.reason(key)
-            if reason is not None:
-                uncacheable[key] = reason
-        computes.add(key)
-        stack.extend(inputs(key))
-    return Plan(loads, writes, frozenset(computes), uncacheable)
+
+    def go_on(name: str | None, keys: list[Key]) -> list[Key]:
+        is_marked = name in marked
+        if among is not None and not is_marked and among.isdisjoint(keys):
+            return keys
+        going: list[Key] = []
+        for key in keys:
+            is_wanted = among is None or key in among
+            token = tokens.token(key) if is_wanted else None
+            if token is not None:
+                stored = find(key, token)
+                if stored is not None:
+                    loads[key] = stored
+                    continue
+                wanted = target(key, token)
+                if wanted is not None:
+                    writes[key] = wanted
+            elif is_marked or (is_wanted and among is not None):
+                reason = tokens.reason(key)
+                if reason is not None:
+                    uncacheable[key] = reason
+            going.append(key)
+        return going
+
+    needed = tokens.needed(outputs, go_on)
+    return Plan(loads, writes, needed, uncacheable)

@@ -167,7 +167,7 @@ class Recovery:
             )
             for key, block in plan.loads.items()
         }
-        return Plan(loads, plan.writes, plan.computes, plan.uncacheable)
+        return Plan(loads, plan.writes, plan.needed, plan.uncacheable)
 
     def recompute(self, key: Key, block: StoredBlock, error: Exception) -> np.ndarray[Any, Any]:
         """Compute a block whose object could not be read, and store it anew.

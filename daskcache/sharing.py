@@ -34,6 +34,7 @@ from daskcache.manifest import Manifest
 from daskcache.outputs import OutputPlace, keep_output
 from daskcache.pool import StoredBlock, look_up
 from daskcache.reports import note
+from daskcache.tokens.collecting import without_collecting
 from daskcache.writing import Writer, keep_block, store_block
 
 __all__ = ["look_first", "run_looking"]
@@ -48,6 +49,7 @@ Check = tuple[StoredBlock | OutputPlace, Writer, Literal["receipt", "block", "in
 stores it; the token of a block whose form is known only when it is there."""
 
 
+@without_collecting
 def look_first(dsk: Any, keys: Set[Key]) -> Any:
     """Make each task that stores a block look for it first.
 
@@ -78,7 +80,7 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
     found = {key: node for key, node in dsk.items() if isinstance(node, Task) and _has_check(node)}
     if not found:
         return dsk
-    dependents = Counter(dep for node in dsk.values() for dep in node.dependencies)
+    dependents: Counter[Key] | None = None
     result = dict(dsk)
     renamed: dict[Key, Key] = {}
     for key, node in found.items():
@@ -93,7 +95,11 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
         # has its own within it, and others may be weighed.
         while len(external) == 1 and node.func is not keep_output:
             (dep,) = external
-            if dep not in result or dependents[dep] != 1 or dep in keys or result[dep].block_fusion:
+            if dep not in result or dep in keys or result[dep].block_fusion:
+                break
+            if dependents is None:
+                dependents = Counter(dep for node in dsk.values() for dep in node.dependencies)
+            if dependents[dep] != 1:
                 break
             before = result.pop(dep)
             produces = produces or before.data_producer

@@ -5,7 +5,8 @@ enter: a reference is replaced by the token of what it refers to. Layers that da
 (``Blockwise``) are followed by their structure, block by block, without making their tasks.
 """
 
-from daskcache.tokens.graph import GraphTokens, Settled
+from daskcache.tokens.functions import Settled
+from daskcache.tokens.graph import GraphTokens
 from daskcache.tokens.rules import has_effect
 from daskcache.tokens.steps import Step, name_function, steps_of
 

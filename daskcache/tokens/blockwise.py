@@ -43,6 +43,7 @@ class BlockwiseLayer:
         "arrays",
         "digests",
         "dummies",
+        "refers_elsewhere",
         "shape",
         "task",
     )
@@ -62,6 +63,8 @@ class BlockwiseLayer:
         self.arrays: list[tuple[str, tuple[int, ...]]] = []
         self._template: _Template | None = None
         self._is_tried = False
+        self.refers_elsewhere = False
+        """Whether blocks refer to more than to those of `arrays`."""
         self.digests: dict[int, bytes] = {}
         for number, (given, _) in enumerate(layer.indices):
             # A name, unless the input is a literal.
@@ -75,10 +78,12 @@ class BlockwiseLayer:
                 make = functools.partial(_constant, node)
                 if not isinstance(node, Literal):
                     self._others.append(make)
+                    self.refers_elsewhere = True
             elif name in layer.io_deps:
                 make = functools.partial(_from_io, layer.io_deps[name], positions)
                 if layer.io_deps[name].produces_tasks or isinstance(layer.io_deps[name], BlockwiseDepDict):
                     self._others.append(make)
+                    self.refers_elsewhere = True
             elif contracted:
                 make = functools.partial(_contract, name, positions, contracted, concatenate)
                 self._others.append(make)
@@ -93,6 +98,7 @@ class BlockwiseLayer:
             for key in self.task.dependencies
             if not (isinstance(key, str) and key.startswith("__dask_blockwise__"))
         ]
+        self.refers_elsewhere = self.refers_elsewhere or bool(self._outer)
 
     def has_block(self, coords: tuple[Any, ...]) -> bool:
         """Tell whether the layer has a block of these numbers."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from itertools import batched
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 from dask.utils import funcname
 
@@ -19,7 +19,16 @@ from daskcache.fingerprint.readers import Reads, reads_of
 from daskcache.fingerprint.seeds import Seeds, find_seeds, find_unseeded_call, takes_seed
 from daskcache.tokens.rules import count_arguments, refuse_impure
 
-__all__ = ["Functions", "Known", "in_function_of"]
+__all__ = ["Functions", "Known", "Settled", "in_function_of"]
+
+
+class Settled(NamedTuple):
+    """What has been worked out of a block elsewhere."""
+
+    token: bytes
+    """Its token."""
+    function: bytes
+    """The fingerprint of the function whose result it is, as `GraphTokens.function` gives it."""
 
 
 @contextmanager

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, cast
 
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 
@@ -23,19 +23,11 @@ from daskcache.fingerprint.sources import Source
 from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.collecting import without_collecting
 from daskcache.tokens.direct import Direct, GraphKeys
-from daskcache.tokens.functions import Functions, Known
+from daskcache.tokens.functions import Functions, Known, Settled
+from daskcache.tokens.needs import list_needed
 from daskcache.tokens.scope import MISSING, FromDependencyError, Scope
 
-__all__ = ["GraphTokens", "Settled"]
-
-
-class Settled(NamedTuple):
-    """What has been worked out of a block elsewhere."""
-
-    token: bytes
-    """Its token."""
-    function: bytes
-    """The fingerprint of the function whose result it is, as `GraphTokens.function` gives it."""
+__all__ = ["GraphTokens"]
 
 
 class GraphTokens:
@@ -229,6 +221,26 @@ class GraphTokens:
             found: Iterable[Key] = node.dependencies
             return found
         return self.dependencies(key) if key in self._keys else ()
+
+    def needed(
+        self, keys: Iterable[Key], go_on: Callable[[str | None, list[Key]], list[Key]]
+    ) -> dict[str | None, list[Key]]:
+        """List all that some keys need, with these, as far as one wants to go on.
+
+        Parameters
+        ----------
+        keys : iterable of Hashable
+            What is needed.
+        go_on : callable
+            Gives, for what a layer is called and keys of it, those whose inputs are needed as well. For keys that are called
+            otherwise than any layer, None.
+
+        Returns
+        -------
+        dict
+            Keys by the layer that they are called by; by None the others.
+        """
+        return list_needed(self._dsk, self._layers, self._nodes, self.inputs, keys, go_on)
 
     def node(self, key: Key) -> Any:
         """Give the task or value that a key of a materialised layer stands for.

@@ -10,8 +10,7 @@ import pytest
 
 import daskcache
 from daskcache.catalog.packs import read_weighed
-from daskcache.costs import WORTH, Question, weigh_block, weigh_tasks
-from daskcache.dask_internals import DataNode, Task
+from daskcache.costs import WORTH, weigh_tasks
 from daskcache.fingerprint import Fingerprinter
 from daskcache.tokens import GraphTokens
 from tests import producers
@@ -119,12 +118,6 @@ def test_as_many_tasks_as_without(store_root):
     # One notes what the result is, one lists it, and the result waits for that.
     assert len(dict(planned.dask)) <= len(plain) + 3
     assert y == (132, 22)
-
-
-def test_a_task_that_was_taken_apart_is_not_weighed():
-    question = Question(("x", 0), "x", None, b"", None, ())
-    assert weigh_block(7, question) == 7
-    assert Task("x", weigh_block, DataNode(None, 7), DataNode(None, question))() == 7
 
 
 def test_cost_of_a_costly_pipeline(store_root):

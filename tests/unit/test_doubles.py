@@ -8,7 +8,7 @@ import xarray as xr
 from dask.highlevelgraph import HighLevelGraph
 
 import daskcache
-from daskcache.graph import without_doubles
+from daskcache.doubles import without_doubles
 from tests import producers
 from tests.producers import count, doubled
 
