@@ -191,8 +191,8 @@ def list_outputs(
             _wrap(layers, dependencies, (key, key), _list_after, pack(direct), List(*map(TaskRef, direct)))
             for block in direct:
                 del rest[block]
-    if rest:
-        expect(run, rest.values(), watch, elsewhere=not here)
+    # Also where a task lists all of them, which may never be run.
+    expect(run, rest.values(), watch, elsewhere=not here)
     return HighLevelGraph(layers, dependencies)
 
 

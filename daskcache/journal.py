@@ -31,14 +31,16 @@ Spot = tuple[str, str]
 logger = logging.getLogger("daskcache")
 
 _FLUSH_S = 2.0
-"""How long what is stored waits at most; a quarter of that at the beginning of a run, which may be short."""
-_BEGINNING_S = 20.0
+"""How long what is stored waits at most for its listing to begin; at least a hundredth of that, and after the first block
+of a run a fortieth, so that what is over by then is listed once."""
+_COSTLIER = 10
+"""How many times as long as a listing took none follows, so that listing takes about a tenth of a process's time."""
 _MOST = 8
 
 
 @dataclass(slots=True, eq=False)
 class _Journal:
-    """What this process has stored in one run and not listed: of a run that is killed the rest is lost."""
+    """What this process has stored in one run and not listed: of a run that is killed that is lost."""
 
     run: str
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -47,22 +49,49 @@ class _Journal:
     weighed: dict[str, Weighed] = field(default_factory=dict)
     awaited: set[bytes] = field(default_factory=set)
     watch: Watch = field(default_factory=Watch)
-    began_s: float = field(default_factory=time.monotonic)
+    due_s: float | None = None
+    """When what is pending is listed, by a thread of its own if need be; None before the first block."""
+    free_s: float = 0.0
+    """When a task may list. Later only where a listing takes so long that a tenth of the time is more than may pass."""
+    has_timer: bool = False
 
     def note(self, block: Listed, spot: Spot) -> None:
         with self.lock:
-            is_first = not self.pending
             self.pending.setdefault(spot, []).append(block)
-        if is_first:
-            _list_when_this_process_ends()
-            # One document for all that some seconds bring.
-            share = min(max((time.monotonic() - self.began_s) / _BEGINNING_S, 0.25), 1.0)
-            timer = threading.Timer(_FLUSH_S * share, self.flush)
-            timer.daemon = True
-            with contextlib.suppress(
-                RuntimeError
-            ):  # at the interpreter's end none starts, and the rest is listed
-                timer.start()
+            now = time.monotonic()
+            if self.due_s is None:
+                self.due_s = self.free_s = now + _pause_s(_FLUSH_S / 40)
+            may_list = now >= self.free_s
+        _list_when_this_process_ends()
+        # Here and not in a thread of its own, so that a block is listed when its task is done. Who finds another at it does
+        # not wait: his block is listed with all that come meanwhile.
+        if may_list and not self.listing.locked():
+            with self.listing:
+                # Two may have come at once.
+                if time.monotonic() >= self.free_s:
+                    self._list({})
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        with self.lock:
+            if not self.pending or self.has_timer or self.due_s is None:
+                return
+            self.has_timer = True
+            timer = threading.Timer(max(self.due_s - time.monotonic(), 0.0), self._list_by_time)
+        timer.daemon = True
+        # At the interpreter's end none starts, and the rest is listed.
+        with contextlib.suppress(RuntimeError):
+            timer.start()
+
+    def _list_by_time(self) -> None:
+        with self.listing:
+            with self.lock:
+                self.has_timer = False
+                # Others may have listed since it was set, or while it waited for them.
+                is_due = self.due_s is not None and time.monotonic() >= self.due_s
+            if is_due:
+                self._list({})
+        self._set_timer()
 
     def done(self, token: bytes) -> None:
         with self.lock:
@@ -77,25 +106,42 @@ class _Journal:
             self._list(more or {})
 
     def _list(self, more: Mapping[Spot, Sequence[Listed]]) -> None:
+        start = time.monotonic()
         with self.lock:
-            pending, self.pending = self.pending, {}
-        known = {row.block.token for rows in pending.values() for row in rows}
-        for spot, rows in more.items():
-            new = [row for row in rows if row.block.token not in known]
-            if new:
-                pending.setdefault(spot, []).extend(new)
-        if not pending:
-            return
-        changed = self.watch.find_changed()
-        if changed is not None:
-            warn_once(
-                f"what was stored is not listed, so that it is not found: {changed}",
-                about=unstored_in(self.run),
-            )
-            return
-        with self.lock:
+            if not self.pending and not more:
+                return
+            taken, self.pending = self.pending, {}
             weighed, self.weighed = self.weighed, {}
-        _list_stored(pending, self.run, weighed)
+        try:
+            known = {row.block.token for rows in taken.values() for row in rows}
+            targets = dict(taken)
+            for spot, rows in more.items():
+                new = [row for row in rows if row.block.token not in known]
+                if new:
+                    targets[spot] = [*targets.get(spot, ()), *new]
+            _list_stored(targets, self.run, weighed, self.watch)
+        except BaseException:
+            # Ctrl-C: what is left is listed when the process ends.
+            with self.lock:
+                for spot, rows in taken.items():
+                    self.pending.setdefault(spot, []).extend(rows)
+                for layer, found in weighed.items():
+                    self.weighed = merge(self.weighed, to_counts(layer, found))
+            raise
+        finally:
+            now = time.monotonic()
+            _took_s[0] = now - start
+            with self.lock:
+                self.due_s = now + _pause_s(_FLUSH_S / 100)
+                self.free_s = max(self.due_s, now + _COSTLIER * _took_s[0])
+
+
+_took_s = [0.0]
+"""What the last listing of this process took, of whatever run: for the first of the next one."""
+
+
+def _pause_s(least_s: float) -> float:
+    return min(max(_COSTLIER * _took_s[0], least_s), _FLUSH_S)
 
 
 def expect(run: str, tokens: Iterable[bytes], watch: Watch, *, elsewhere: bool = False) -> None:
@@ -203,8 +249,17 @@ async def _list_on_worker() -> None:
     await asyncio.to_thread(_list_own)
 
 
-def _list_stored(targets: Mapping[Spot, Sequence[Listed]], run: str, weighed: Mapping[str, Weighed]) -> None:
+def _list_stored(
+    targets: Mapping[Spot, Sequence[Listed]], run: str, weighed: Mapping[str, Weighed], watch: Watch
+) -> None:
     try:
+        changed = watch.find_changed()
+        if changed is not None:
+            warn_once(
+                f"what was stored is not listed, so that it is not found: {changed}",
+                about=unstored_in(run),
+            )
+            return
         for (root, namespace), rows in targets.items():
             listing = Listing(root)
             listing.look_ahead(row.block for row in rows)

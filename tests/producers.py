@@ -12,8 +12,13 @@ from pathlib import Path
 
 import dask.array as da
 import numpy as np
+from dask.core import flatten
 
 import daskcache
+from daskcache import costs, journal, sharing
+from daskcache.catalog import pack_blocks, read_packs
+from daskcache.fingerprint import Fingerprinter
+from daskcache.tokens import GraphTokens
 
 CALLS = "TEST_CALLS"
 """Names, in the environment, the directory that gets one file for each call."""
@@ -107,6 +112,39 @@ def objects(root: str | Path) -> list[Path]:
 def leftovers(root: str | Path) -> list[Path]:
     """List what a writer has not finished."""
     return list(Path(root).rglob("*.partial"))
+
+
+def listed(root: str | Path, namespace: str = "default") -> set[bytes]:
+    """Give the tokens of the blocks that are listed without a name: of others nothing is known to the next run."""
+    packs, errors = read_packs(str(root), namespace)
+    assert not errors
+    return {row.block.token for pack in packs.values() for row in pack_blocks(str(root), pack)}
+
+
+def tokens_of(x: da.Array) -> set[bytes]:
+    """Give the tokens of an array's blocks."""
+    tokens = GraphTokens(x.dask, Fingerprinter())
+    return {tokens.token(key) for key in flatten(x.__dask_keys__())}
+
+
+def list_at_once(*, is_so: bool = True) -> None:
+    """Have tasks of this process list each block before they end, and nobody else, however much time that takes."""
+    journal._FLUSH_S, journal._COSTLIER = (0, 0) if is_so else _PACE
+    journal._Journal._set_timer = (lambda self: None) if is_so else _SET_TIMER
+
+
+def look_always() -> None:
+    """Have tasks of this process look for their block whenever they begin, in what is listed by then."""
+    sharing._PAUSE_S = sharing.COSTLIER = 0
+
+
+def store_all() -> None:
+    """Have the policy ``auto`` store whatever it weighs in this process, however long this machine takes for it."""
+    costs.WORTH = 0
+
+
+_PACE = journal._FLUSH_S, journal._COSTLIER
+_SET_TIMER = journal._Journal._set_timer
 
 
 def put_file_in_place(root: str | Path) -> None:

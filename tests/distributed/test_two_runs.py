@@ -1,10 +1,12 @@
 """Two runs that begin the same cold pipeline at once share the work, and disagree about nothing."""
 
+import contextlib
+import os
 import subprocess
 import sys
 import textwrap
 import threading
-from pathlib import Path
+import time
 from types import SimpleNamespace
 
 import dask
@@ -14,31 +16,35 @@ import pytest
 import daskcache
 from daskcache import sharing
 from tests import producers
-from tests.clusters import processes
-from tests.producers import count, objects, produced, slowly
+from tests.clusters import ROOT, processes
+from tests.producers import count, listed, objects, produced, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 BLOCKS = 48
-SECONDS = 0.15
+SECONDS = 0.02
 EXPECTED = np.arange(BLOCKS * 3) * 2
 
+# The gate is a file in the directory of each process, or of its cluster; without one all pass.
 SCRIPT = f"""
     import sys
     import dask
     import daskcache
-    from tests.producers import produced, slowly
+    from tests.producers import gated, look_always, produced
 
-    how, where, root = sys.argv[1:]
-    x = produced(slowly, {SECONDS}, n={BLOCKS} * 3) + 0
-    if where != "threads":
+    how, where, threads, root = sys.argv[1:]
+    x = produced(gated, {SECONDS}, "gate", n={BLOCKS} * 3) + 0
+    if where == "threads":
+        look_always()
+    else:
         from distributed import Client
         client = Client(where)
         client.wait_for_workers(1)
+        client.run(look_always)
     daskcache.persist(x[:3] * 5, "warm-up", store=root + how + str(id(x)))
     print("ready", flush=True)
     sys.stdin.readline()
-    with dask.config.set(num_workers=2):
+    with dask.config.set(num_workers=int(threads)):
         if how == "persist":
             result = daskcache.persist(x, "x", store=root)
         elif how == "outputs":
@@ -59,59 +65,148 @@ def calls(tmp_path, monkeypatch):
     monkeypatch.setenv(producers.CALLS, str(tmp_path / "calls"))
 
 
-def run_twice(how, where, root):
-    """Run the script in two processes that begin together; give what each printed."""
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", textwrap.dedent(SCRIPT), how, place, str(root)],
+class Run:
+    """One of two runs, which waits until it is told to begin."""
+
+    def __init__(self, directory, how, root, cluster=None, threads=1):
+        self.directory = directory
+        (directory / "gate").unlink(missing_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), producers.CALLS: str(directory / "calls")}
+        place = "threads" if cluster is None else cluster.address
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "-W",
+                "ignore",
+                "-c",
+                textwrap.dedent(SCRIPT),
+                how,
+                place,
+                str(threads),
+                str(root),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=directory,
+            env=environment,
             text=True,
         )
-        for place in where
-    ]
-    for process in started:
-        assert process.stdout.readline() == "ready\n"
-    count()
-    for process in started:
-        process.stdin.write("\n")
-        process.stdin.flush()
-    return [tuple(map(int, process.communicate(timeout=120)[0].split())) for process in started]
+
+    def wait(self):
+        assert self.process.stdout.readline() == "ready\n"
+        count(self.directory / "calls")
+
+    def begin(self):
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def let_through(self, calls):
+        """Have it wait in the producer of a later block; None for no more."""
+        gate = self.directory / "gate"
+        gate.unlink() if calls is None else gate.write_text(str(calls))
+
+    @property
+    def calls(self):
+        return len(list((self.directory / "calls").iterdir()))
+
+    def end(self):
+        """Give what it has computed, shared, stored, found in conflict, and wanted."""
+        return tuple(map(int, self.process.communicate(timeout=120)[0].split()))
 
 
-def check_shared(found, root):
-    calls = count()
-    (one, other) = found
+@pytest.fixture(scope="module")
+def clusters(tmp_path_factory):
+    """Give two clusters of one worker, by their directories."""
+    with contextlib.ExitStack() as stack:
+        made = {}
+        for name in ("one", "two"):
+            directory = tmp_path_factory.mktemp(name)
+            (directory / "calls").mkdir()
+            calls = {producers.CALLS: str(directory / "calls")}
+            made[directory] = stack.enter_context(processes(directory, 1, **calls))
+        yield made
+
+
+@contextlib.contextmanager
+def two_runs(places, how, root, threads=1):
+    """Give two runs, each in one of two directories, with its cluster if it has one."""
+    made = []
+    try:
+        for directory, cluster in places.items():
+            (directory / "calls").mkdir(parents=True, exist_ok=True)
+            made.append(Run(directory, how, root, cluster, threads))
+        for run in made:
+            run.wait()
+        yield made
+    finally:
+        for run in made:
+            run.process.kill()
+            run.process.communicate()
+
+
+def until(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def check_opens(how, root):
     assert len(objects(root)) == BLOCKS
-    # How many blocks both compute depends on what else the machine does; that they look, and find, does not: each walks
-    # its own order, so that of two that both compute all none has ever met the other's.
-    assert BLOCKS <= calls < 2 * BLOCKS, found
+    if how == "outputs":
+        assert len(listed(root)) == BLOCKS
+    else:
+        assert (daskcache.open("x", store=str(root)).compute() == EXPECTED).all()
+
+
+@pytest.mark.parametrize("how", ["persist", "compute", "outputs"])
+def test_two_processes(tmp_path, how):
+    """How many blocks both compute depends on what else the machine does; that they agree does not."""
+    root = tmp_path / "store"
+    with two_runs(dict.fromkeys((tmp_path / "one", tmp_path / "two")), how, root, threads=2) as runs:
+        for run in runs:
+            run.begin()
+        found = [run.end() for run in runs]
+        assert [run.calls for run in runs] == [computed for computed, *_ in found]
     for computed, shared, stored, conflicts, wanted in found:
         assert conflicts == 0
         # One that begins late finds some stored when it is planned.
         assert computed + shared == wanted
         assert stored <= computed
+    (one, other) = found
     assert max(one[4], other[4]) == BLOCKS
     assert one[2] + other[2] == BLOCKS, "each object has one creator"
+    check_opens(how, root)
 
 
 @pytest.mark.parametrize("how", ["persist", "compute", "outputs"])
-def test_two_processes(tmp_path, how):
-    root = tmp_path / "store"
-    check_shared(run_twice(how, ["threads", "threads"], root), root)
-    if how != "outputs":
-        assert (daskcache.open("x", store=str(root)).compute() == EXPECTED).all()
-
-
-def test_two_clusters(tmp_path):
-    pytest.importorskip("distributed")
-    (tmp_path / "one").mkdir()
-    (tmp_path / "two").mkdir()
-    with processes(tmp_path / "one", 1) as one, processes(tmp_path / "two", 1) as two:
-        root = tmp_path / "store"
-        check_shared(run_twice("persist", [one.address, two.address], root), root)
-        assert (daskcache.open("x", store=str(root)).compute() == EXPECTED).all()
+@pytest.mark.parametrize("where", ["processes", "clusters"])
+def test_what_one_has_stored_the_other_does_not_compute(tmp_path, request, how, where):
+    """Both are planned before anything is stored; then each finds all that the other has done meanwhile."""
+    root, half = tmp_path / "store", BLOCKS // 2
+    places = dict.fromkeys((tmp_path / "one", tmp_path / "two"))
+    if where == "clusters":
+        places = request.getfixturevalue("clusters")
+    with two_runs(places, how, root) as (one, other):
+        other.let_through(0)
+        other.begin()
+        until(lambda: other.calls == 1)
+        assert not objects(root)
+        one.let_through(half)
+        one.begin()
+        until(lambda: one.calls == half + 1)
+        # Those that no name lists are listed soon, though no more are stored.
+        until(lambda: len(listed(root) if how == "outputs" else objects(root)) == half)
+        other.let_through(None)
+        computed, shared, stored, conflicts, wanted = other.end()
+        # Its first one may be among them.
+        assert BLOCKS - half <= computed <= BLOCKS - half + 1
+        assert (other.calls, shared, stored) == (computed, BLOCKS - computed, BLOCKS - half)
+        assert (conflicts, wanted) == (0, BLOCKS)
+        one.let_through(None)
+        assert one.end() == (half + 1, BLOCKS - half - 1, half, 0, BLOCKS)
+        assert one.calls == half + 1
+    check_opens(how, root)
 
 
 def test_a_block_that_is_stored_meanwhile_is_not_computed(store_root):

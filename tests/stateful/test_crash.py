@@ -17,15 +17,18 @@ import pytest
 import daskcache
 from tests import producers
 from tests.clusters import processes, wait_until_idle
-from tests.producers import count, doubled, leftovers, objects
+from tests.producers import count, doubled, leftovers, listed, objects, produced, slowly, tokens_of
 
 BLOCKS = 40
 EXPECTED = np.arange(BLOCKS * 3) * 2
+POLICIES = ("outputs", "auto", "outputs at once", "auto at once")
+"""How runs store what is not marked; "at once", by one thread, without the pauses that are a tenth of the time else."""
 
 pytestmark = pytest.mark.timeout(600)
 
 SCRIPT = f"""
     import os, signal, sys, time
+    import dask
     import numpy as np
     import daskcache
     from daskcache import stores
@@ -77,14 +80,26 @@ SCRIPT = f"""
 
         producers._note = note_and_wait
 
+    policy, _, is_at_once = how.partition(" ")
+    if is_at_once:
+        producers.list_at_once()
+        dask.config.set(num_workers=1)
+    producers.store_all()
     x = produced(slowly, 0.01, n={BLOCKS} * 3)
     print("ready", flush=True)
+    expected = np.arange({BLOCKS} * 3) * 2
     if how == "persist":
-        result = daskcache.persist(x, "x", store=root).compute()
-    else:
+        assert (daskcache.persist(x, "x", store=root).compute() == expected).all()
+    elif how == "compute":
         with daskcache.activate(root):
-            result = daskcache.checkpoint(x, "x").compute()
-    assert (result == np.arange({BLOCKS} * 3) * 2).all()
+            assert (daskcache.checkpoint(x, "x").compute() == expected).all()
+    else:
+        with daskcache.activate(root, policy=policy):
+            if policy == "outputs":
+                assert (x.compute() == expected).all()
+            else:
+                # Stored are the blocks on the way to both, and what is made of them.
+                assert dask.compute(x.sum(), x.max()) == (expected.sum(), expected.max())
     print("done", flush=True)
 """
 
@@ -125,7 +140,7 @@ def rerun(root, how, here=True):
     partial = {path.name for path in leftovers(root)}
     count()
     if here:
-        x = producers.produced(producers.slowly, 0.01, n=BLOCKS * 3)
+        x = pipeline()
         if how == "persist":
             result = daskcache.persist(x, "x", store=str(root))
             assert (result.compute() == EXPECTED).all()
@@ -143,29 +158,77 @@ def rerun(root, how, here=True):
     return before
 
 
+def pipeline():
+    return produced(slowly, 0.01, n=BLOCKS * 3)
+
+
+def listed_of_it(root):
+    return listed(root) & tokens_of(pipeline())
+
+
+def rerun_under(root, policy, unlisted=None):
+    """Finish a run that was killed, and see that it computes just what had not been listed."""
+    check_whole(root)
+    if unlisted is not None:
+        assert 0 <= len(objects(root)) - len(listed(root)) <= unlisted
+    x = pipeline()
+    before = len(listed_of_it(root))
+    count()
+    with daskcache.activate(str(root), policy=policy):
+        if policy == "outputs":
+            assert (x.compute() == EXPECTED).all()
+            assert tokens_of(x) <= listed(root)
+        else:
+            assert dask.compute(x.sum(), x.max()) == (EXPECTED.sum(), EXPECTED.max())
+    assert count() == BLOCKS - before
+    return before
+
+
 def kill_when(root, stored, rng, how="persist"):
     """Kill a run at a random moment after it has stored so many blocks; 0 is before the first."""
     # A few blocks more than are waited for, however late this process sees them.
     process = start(root, how, "calls", stored - len(objects(root)) + 3)
     assert process.stdout.readline() == "ready\n", process.stderr.read()
-    deadline = time.monotonic() + 30
-    while len(objects(root)) < stored and process.poll() is None and time.monotonic() < deadline:
+    # What lies in the store, or what is listed by and by of the blocks that may be computed.
+    seen = listed_of_it if how in ("outputs", "auto") else objects
+    deadline = time.monotonic() + 60
+    while len(seen(root)) < stored and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.001)
     time.sleep(rng.uniform(0.0, 0.02))
     process.kill()
     process.communicate()
+    assert len(seen(root)) >= stored
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("how", "times"), [("persist", 8), ("compute", 6)])
-def test_killed_at_random_moments(tmp_path, how, times):
-    rng = random.Random(f"20261121 {how}")
+def kill_at_random_moments(tmp_path, how, times, rng):
     progress = []
     for number in range(times):
         root = tmp_path / f"store{number}"
         kill_when(root, round(number * BLOCKS / times), rng, how)
-        progress.append(rerun(root, how))
+        policy, _, is_at_once = how.partition(" ")
+        if policy in ("persist", "compute"):
+            progress.append(rerun(root, how))
+        else:
+            # One thread has one block stored and not listed at most. Elsewhere it was waited for what is listed.
+            progress.append(rerun_under(root, policy, 1 if is_at_once else None))
+    return progress
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "times"), [("persist", 4), ("compute", 3), *((policy, 2) for policy in POLICIES)]
+)
+def test_killed_at_random_moments(tmp_path, how, times):
+    progress = kill_at_random_moments(tmp_path, how, times, random.Random(f"20261121 {how}"))
     assert len(set(progress)) > times // 2, f"the moments differed: {progress}"
+
+
+@pytest.mark.nightly
+@pytest.mark.slow
+@pytest.mark.parametrize("how", POLICIES)
+def test_killed_at_a_hundred_moments(tmp_path, how):
+    progress = kill_at_random_moments(tmp_path, how, 25, random.Random())
+    assert len(set(progress)) > 10, f"the moments differed: {progress}"
 
 
 @pytest.mark.slow
@@ -208,6 +271,25 @@ def test_killed_between_two_writes(tmp_path, how, hook, number, stored):
     latest = root / "namespaces/default/x/@/latest"
     assert latest.exists() is (hook == "@/latest"), "the name opens nothing before all is there"
     rerun(root, how)
+
+
+@pytest.mark.parametrize(
+    ("hook", "number", "stored", "found"),
+    [
+        ("!/@/", 1, 1, 0),
+        ("/@/", 5, 5, 5),
+        # One more than may lie side by side: the next is what they are put together in.
+        ("!/@/", 34, 33, 33),
+        ("/@/", 34, 33, 33),
+    ],
+)
+def test_killed_while_it_lists(tmp_path, hook, number, stored, found):
+    root = tmp_path / "store"
+    process = start(root, "outputs at once", hook, number)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL, (out, err)
+    assert len(objects(root)) == stored
+    assert rerun_under(root, "outputs") == found
 
 
 def test_what_a_killed_writer_leaves_is_no_object(tmp_path):
