@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import logging
+import math
 import multiprocessing.pool
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ import dask.config
 import dask.local
 import dask.multiprocessing
 import dask.threaded
-from dask.callbacks import Callback
+from dask.callbacks import local_callbacks
 from dask.core import flatten
 from dask.diagnostics.progress import ProgressBar
 from dask.highlevelgraph import HighLevelGraph
@@ -31,6 +32,7 @@ from dask.system import CPU_COUNT
 from daskcache import cluster, reports, runs
 from daskcache.errors import DaskcacheError, StoreError
 from daskcache.pool import Receipt
+from daskcache.progress import PATIENCE_S, drawing_bar, shows_progress
 from daskcache.sharing import look_first
 from daskcache.stores.sync import wait_for
 
@@ -38,7 +40,7 @@ __all__ = ["Engine", "Job", "Work", "drawing_bar", "shows_progress"]
 
 logger = logging.getLogger("daskcache")
 
-_PATIENCE_S = 1.0
+_PATIENCE_S = PATIENCE_S
 _TICK_S = 0.2
 
 
@@ -111,9 +113,10 @@ class Engine:
         with contextlib.ExitStack() as stack:
             if shows_bar:
                 stack.enter_context(ProgressBar(minimum=_PATIENCE_S, out=sys.stderr))
-            if not background:
-                callbacks += Callback.active
-            elif self._get is dask.threaded.get:
+            if not background and self._get in _LOCAL:
+                # As dask does: tasks that compute something themselves are not drawn, nor told to the user's own.
+                callbacks += stack.enter_context(local_callbacks())
+            elif background and self._get is dask.threaded.get:
                 # A pool of its own: who waits for a block holds a thread of the other. And one that goes on while the
                 # interpreter waits for the run at its end, which executors do not.
                 pool = multiprocessing.pool.ThreadPool(self._threads)
@@ -165,7 +168,7 @@ class Engine:
             with drawing_bar(self._progress, shows_bar) as draw:
                 while not (ended.wait(_TICK_S) or future.done()):
                     draw()
-            return future.result()
+                return future.result()
         except KeyboardInterrupt:
             self.cancel()
             raise
@@ -308,13 +311,15 @@ class Work:
         """
         return self._ended.is_set()
 
-    def wait(self, timeout: float | None) -> Any:
+    def wait(self, timeout: float | None, draw: Callable[[], None] = lambda: None) -> Any:
         """Wait for the end. An interrupt cancels it.
 
         Parameters
         ----------
         timeout : float or None
             Seconds.
+        draw : callable, optional
+            Is called some times a second meanwhile.
 
         Returns
         -------
@@ -328,15 +333,22 @@ class Work:
         Exception
             What it failed with.
         """
-        if not self._await(self._ended, timeout):
+        if not self._await(self._ended, timeout, draw):
             raise TimeoutError(f"the run is still under way after {timeout} s")
         if self.error is not None:
             raise _copy(self.error)
         return self._outcome[0]
 
-    def _await(self, event: threading.Event, timeout: float | None) -> bool:
+    def _await(
+        self, event: threading.Event, timeout: float | None, draw: Callable[[], None] = lambda: None
+    ) -> bool:
+        end = math.inf if timeout is None else time.monotonic() + timeout
         try:
-            return event.wait(timeout)
+            while not event.wait(max(min(_TICK_S, end - time.monotonic()), 0)):
+                if time.monotonic() >= end:
+                    return event.is_set()
+                draw()
+            return True
         except KeyboardInterrupt:
             self.cancel()
             raise
@@ -408,65 +420,3 @@ def _lacks_package(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def shows_progress(setting: bool | str) -> bool:
-    """Tell whether to draw a progress bar.
-
-    Parameters
-    ----------
-    setting : bool or "auto"
-        ``daskcache.progress``.
-
-    Returns
-    -------
-    bool
-        For ``auto``, whether standard error is a terminal or a notebook.
-
-    Examples
-    --------
-    >>> shows_progress(True)
-    True
-    """
-    if isinstance(setting, bool):
-        return setting
-    if sys.stderr is not None and sys.stderr.isatty():
-        return True
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    return getattr(shell, "kernel", None) is not None
-
-
-@contextlib.contextmanager
-def drawing_bar(progress: Callable[[], float], shows_bar: bool) -> Iterator[Callable[[], None]]:
-    """Give what draws how far something is, as dask draws its own bar.
-
-    Parameters
-    ----------
-    progress : callable
-        Tells how far it is, from 0 to 1.
-    shows_bar : bool
-        Whether anything is drawn.
-
-    Yields
-    ------
-    callable
-        Draws, once it takes longer than a moment.
-
-    Examples
-    --------
-    >>> with drawing_bar(lambda: 0.5, shows_bar=False) as draw:
-    ...     draw()
-    """
-    bar = ProgressBar(out=sys.stderr)
-    begun = time.perf_counter()
-
-    def draw() -> None:
-        elapsed = time.perf_counter() - begun
-        if shows_bar and elapsed > _PATIENCE_S:
-            bar._draw_bar(progress(), elapsed)
-
-    yield draw
-    elapsed = time.perf_counter() - begun
-    if shows_bar and elapsed > _PATIENCE_S:
-        bar._draw_bar(1.0, elapsed)
-        sys.stderr.write("\n")

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Protocol
 
+import dask.config
+
 from daskcache.errors import DaskcacheError
+from daskcache.progress import drawing_bar, shows_progress
 from daskcache.weighed import Weighed, merge
 
 __all__ = ["COUNTS", "Figures", "Job", "Run", "begin", "find_run", "last_run"]
@@ -76,8 +79,8 @@ class Job(Protocol):
     def is_done(self) -> bool:
         """Tell whether it has ended."""
 
-    def wait(self, timeout: float | None) -> Any:
-        """Give its result when it has ended."""
+    def wait(self, timeout: float | None, draw: Callable[[], None]) -> Any:
+        """Give its result when it has ended; meanwhile draw how far it is."""
 
     def cancel(self) -> None:
         """Stop it."""
@@ -187,7 +190,7 @@ class Run:
         return "done" if error is None else f"{type(error).__name__}: {error}"
 
     def wait(self, timeout: float | None = None) -> Run:
-        """Wait until the run has ended. Ctrl-C meanwhile cancels it.
+        """Wait until the run has ended, with a progress bar as `persist` draws it. Ctrl-C meanwhile cancels it.
 
         Parameters
         ----------
@@ -214,7 +217,7 @@ class Run:
         True
         """
         if self._job is not None:
-            self._job.wait(timeout)
+            self._await(self._job, timeout)
             return self
         # Events of a cluster come a moment after the result.
         end = time.monotonic() + (_LATE_S if timeout is None else min(timeout, _LATE_S))
@@ -223,7 +226,7 @@ class Run:
         return self
 
     def result(self, timeout: float | None = None) -> Any:
-        """Wait for a persist, and give what it stored.
+        """Wait for a persist as `wait` does, and give what it stored.
 
         Parameters
         ----------
@@ -253,7 +256,13 @@ class Run:
         """
         if self._job is None:
             raise DaskcacheError("this run has no result of its own; the computation returned it")
-        return self._job.wait(timeout)
+        return self._await(self._job, timeout)
+
+    def _await(self, job: Job, timeout: float | None) -> Any:
+        # Who waits says what he wants to see, when he does.
+        shows_bar = shows_progress(dask.config.get("daskcache.progress", "auto"))
+        with drawing_bar(lambda: self.progress, shows_bar) as draw:
+            return job.wait(timeout, draw)
 
     def cancel(self) -> None:
         """Stop the run. Blocks that are stored stay; those being computed are finished or thrown away.
