@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from dask.highlevelgraph import HighLevelGraph
+from dask.utils import key_split
 
-from daskcache import stores
+from daskcache import runs, stores
 from daskcache.catalog import Catalog, check_name
+from daskcache.catalog.packs import read_weighed
 from daskcache.causes import Change, Kind, Tracer, describe_gone
 from daskcache.config import Settings
+from daskcache.costs import WORTH
 from daskcache.datasets import Collection, OutlineVariable
 from daskcache.errors import EntryNotFoundError, StoreError
 from daskcache.graph import keys_of
@@ -20,11 +24,16 @@ from daskcache.identity import Identified, identify
 from daskcache.listing import Listing
 from daskcache.manifest import UNNAMED, Manifest, StoredVariable
 from daskcache.recipe import Recipe, read_recipe
+from daskcache.weighed import Weighed, describe_weighed
 
-__all__ = ["Cause", "Explanation", "Uncacheable", "explain"]
+__all__ = ["WEIGHED_BY", "Cause", "Explanation", "Uncacheable", "explain"]
+
+WEIGHED_BY = f"weighed by the policy auto, which stores what takes {WORTH} times as long to compute as to store and load"
+"""The head of a list of what was weighed."""
 
 _SHOWN = 12
 _LEAST_ALIKE = 0.5
+_LONG_NAME = 110
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,11 @@ class Explanation:
     """Those that cost most first."""
     uncacheable: tuple[Uncacheable, ...] = ()
     """What cannot be stored at all."""
+    weighed: Mapping[str, Weighed] = field(default_factory=dict)
+    """What runs under the policy ``auto`` found of the object's layers and have recorded in the namespace, by layer as
+    dask has fused it."""
+    weighed_last: Mapping[str, Weighed] = field(default_factory=dict)
+    """The same of the last run of this process alone, if it used this store and namespace."""
 
     def __iter__(self) -> Iterator[Cause]:
         return iter(self.causes)
@@ -88,6 +102,15 @@ class Explanation:
         if len(self.causes) > _SHOWN:
             lines.append(f"  … and {len(self.causes) - _SHOWN} more causes")
         lines += [f"  {found}" for found in self.uncacheable]
+        if self.weighed or self.weighed_last:
+            lines.append(WEIGHED_BY)
+        for layer in sorted(self.weighed.keys() | self.weighed_last.keys()):
+            # What the last run found is part of what is recorded, once it is.
+            recorded, last = self.weighed.get(layer), self.weighed_last.get(layer)
+            if recorded is not None:
+                lines.append(f"  `{layer}`: {describe_weighed(recorded)}")
+            if last is not None:
+                lines.append(f"  `{layer}`, in the last run: {describe_weighed(last)}")
         return "\n".join(lines)
 
     __repr__ = __str__
@@ -112,7 +135,7 @@ def explain(
     Returns
     -------
     Explanation
-        Each cause with the number of missing blocks that depend on it.
+        Each cause with the number of missing blocks that depend on it, and what the policy ``auto`` found of its layers.
 
     Raises
     ------
@@ -123,7 +146,8 @@ def explain(
 
     Notes
     -----
-    Costs what `status` costs, and two requests; without a name two for each entry of the namespace.
+    Costs what `status` costs, two requests, a listing, and one request for each list of what the pass has stored in the
+    namespace; without a name two requests for each entry of the namespace.
 
     Examples
     --------
@@ -158,7 +182,33 @@ def explain(
         missing,
         tuple(sorted(causes, key=lambda cause: (-cause.blocks, cause.text))),
         tuple(_uncacheable(identified)),
+        _of_layers(read_weighed(settings.pool_root, settings.namespace), graph),
+        _of_layers(_weighed_last(settings), graph),
     )
+
+
+def _weighed_last(settings: Settings) -> Mapping[str, Weighed]:
+    run = runs.last_run()
+    place = stores.describe(settings.store), settings.namespace
+    return {} if run is None or (run.store, run.namespace) != place else run.weighed
+
+
+def _of_layers(weighed: Mapping[str, Weighed], graph: HighLevelGraph) -> dict[str, Weighed]:
+    """Pick what was found of layers of a graph, which dask names after those that it has fused."""
+    names = {key_split(layer) for layer in graph.layers}
+
+    @cache
+    def is_made_of_them(label: str) -> bool:
+        return label in names or any(
+            is_made_of_them(label[len(name) + 1 :]) for name in names if label.startswith(f"{name}-")
+        )
+
+    # Of a long name dask keeps the beginning.
+    return {
+        layer: found
+        for layer, found in weighed.items()
+        if is_made_of_them(layer) or (len(layer) > _LONG_NAME and layer.startswith(tuple(names)))
+    }
 
 
 def _show(path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-__all__ = ["Weighed", "is_weighed", "merge", "to_counts"]
+__all__ = ["Weighed", "describe_weighed", "is_weighed", "merge", "to_counts"]
 
 _PREFIX = "weighed"
 
@@ -89,6 +89,44 @@ def merge(known: Mapping[str, Weighed], counts: Mapping[str, float]) -> dict[str
             values[field] += value
             merged[layer] = Weighed(**values)
     return merged
+
+
+def describe_weighed(found: Weighed) -> str:
+    """Say what became of a layer's blocks, and by which times.
+
+    Parameters
+    ----------
+    found : Weighed
+        Of one run, or of several.
+
+    Returns
+    -------
+    str
+        In words.
+
+    Examples
+    --------
+    >>> describe_weighed(Weighed(stored=4, compute_s=2.0, store_s=0.01, nbytes=800))
+    '4 of 4 blocks stored: one took 500ms to compute, 200 times the 2.5ms to store and load it'
+    >>> describe_weighed(Weighed(left=4, compute_s=0.002, store_s=0.01, nbytes=800))
+    'none of 4 blocks stored: one took 0.5ms to compute, 0.2 times the 2.5ms to store and load it'
+    """
+    blocks = max(found.stored + found.left, 1)
+    compute_s, store_s = found.compute_s / blocks, found.store_s / blocks
+    times = f"{_round(compute_s / store_s)} times " if store_s > 0 else "and "
+    return (
+        f"{found.stored or 'none'} of {blocks} blocks stored: one took {_in_words(compute_s)} to compute, "
+        f"{times}the {_in_words(store_s)} to store and load it"
+    )
+
+
+def _in_words(seconds: float) -> str:
+    return f"{_round(seconds)}s" if seconds >= 1 else f"{_round(seconds * 1000)}ms"
+
+
+def _round(number: float) -> str:
+    # Two digits, and never an exponent.
+    return f"{number:.0f}" if number >= 10 else f"{float(f'{number:.2g}'):g}" if number >= 0.001 else "0"
 
 
 def is_weighed(name: str) -> bool:

@@ -10,11 +10,14 @@ import click
 from dask.utils import format_bytes
 
 from daskcache.catalog import Catalog, VersionInfo
+from daskcache.catalog.packs import read_weighed
 from daskcache.cli.group import JSON_OPTION, cache, print_json, print_table
 from daskcache.config import Settings
 from daskcache.errors import InvalidInputError
+from daskcache.explain import WEIGHED_BY
 from daskcache.manifest import StoredVariable
 from daskcache.stores import describe
+from daskcache.weighed import describe_weighed
 
 __all__ = ["ls", "show"]
 
@@ -24,13 +27,19 @@ _VERSION_DIGITS = 12
 
 @cache.command()
 @click.option("--all", "everywhere", is_flag=True, help="List every namespace of the store.")
+@click.option(
+    "--weighed", is_flag=True, help="List what the policy auto found of each layer, in place of entries."
+)
 @JSON_OPTION
 @click.pass_obj
-def ls(options: dict[str, str | None], everywhere: bool, as_json: bool) -> None:
+def ls(options: dict[str, str | None], everywhere: bool, weighed: bool, as_json: bool) -> None:
     """List the entries: newest version, when it was published, and how much it holds."""
     settings = Settings.from_config(**options)
     here = Catalog.of(settings)
     namespaces = here.namespaces() if everywhere else [settings.namespace]
+    if weighed:
+        _list_weighed(settings, namespaces, as_json)
+        return
     rows = [
         _row(namespace, entry, catalog.versions(entry))
         for namespace in namespaces
@@ -58,8 +67,32 @@ def ls(options: dict[str, str | None], everywhere: bool, as_json: bool) -> None:
             right=3,
         )
     else:
-        where = "any namespace" if everywhere else f"namespace {settings.namespace!r}"
-        click.echo(f"no entries in {where} of {describe(settings.store)}", err=True)
+        click.echo(f"no entries in {_where(settings, everywhere)}", err=True)
+
+
+def _list_weighed(settings: Settings, namespaces: Sequence[str], as_json: bool) -> None:
+    found = [
+        (namespace, layer, weighed)
+        for namespace in namespaces
+        for root in [Settings.from_config(store=settings.store, namespace=namespace).pool_root]
+        for layer, weighed in sorted(read_weighed(root, namespace).items())
+    ]
+    if as_json:
+        rows = [{"namespace": name, "layer": layer, **asdict(weighed)} for name, layer, weighed in found]
+        print_json({"store": describe(settings.store), "weighed": rows})
+    elif found:
+        click.echo(WEIGHED_BY)
+        for namespace, layer, weighed in found:
+            before = f"{namespace}: " if namespaces != [settings.namespace] else ""
+            click.echo(f"  {before}`{layer}`: {describe_weighed(weighed)}")
+    else:
+        where = _where(settings, namespaces != [settings.namespace])
+        click.echo(f"nothing that the policy auto has weighed in {where}", err=True)
+
+
+def _where(settings: Settings, everywhere: bool) -> str:
+    where = "any namespace" if everywhere else f"namespace {settings.namespace!r}"
+    return f"{where} of {describe(settings.store)}"
 
 
 @cache.command()
