@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-LIB = Path(__file__).parents[2] / "ci" / "lib.sh"
+CI = Path(__file__).parents[2] / "ci"
+LIB = CI / "lib.sh"
 BASH = shutil.which("bash")
 
 pytestmark = pytest.mark.skipif(BASH is None, reason="bash is not installed")
@@ -81,3 +82,48 @@ def test_none_that_runs_is_said(tmp_path: Path) -> None:
     assert (status, found) == (1, "")
     assert errors.startswith("error: found no Python 3.12 or newer that runs and has ensurepip")
     assert "DASKCACHE_PYTHON=/path/to/python3.12" in errors
+
+
+@pytest.mark.parametrize(
+    ("tests", "suites", "arguments", "given"),
+    [
+        (0, 0, (), ["--nightly", ""]),
+        (1, 0, ("--most", "1", "a b"), ["--nightly", "--most|1|a b"]),
+        (0, 3, ("dask", "--", "-k", "a b", "--", "c"), ["--nightly|--|-k|a b|--|c", "dask"]),
+        (2, 1, ("--", "-x"), ["--nightly|--|-x", ""]),
+    ],
+)
+def test_a_night_runs_both_jobs_and_fails_with_either(
+    tmp_path: Path, tests: int, suites: int, arguments: tuple[str, ...], given: list[str]
+) -> None:
+    """Whatever came of the first, the second is run, each with its own arguments."""
+    nightly = tmp_path / "ci" / "nightly"
+    for name, status in {"test": tests, "suites": suites}.items():
+        program(
+            nightly.with_name(name), f'(IFS="|"; echo "{name}: $*" >>{tmp_path}/given); cat; exit {status}'
+        )
+    shutil.copy(CI / "nightly", nightly)
+    done = subprocess.run(
+        [str(nightly), *arguments],
+        input="typed", capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path,
+    )  # fmt: skip
+    assert "typed" not in done.stdout, "nobody sits there at night"
+    expected = [f"{name}: {ours}" for name, ours in zip(("test", "suites"), given, strict=True)]
+    assert (tmp_path / "given").read_text().splitlines() == expected
+    assert done.returncode == (1 if tests or suites else 0)
+    *_, first, second, _, last = done.stdout.splitlines()
+    for line, label, status in ((first, "ci/test --nightly", tests), (second, "ci/suites", suites)):
+        assert line.split()[0] == ("FAILED" if status else "ok")
+        assert line.endswith(f"{label} (exit code {status})" if status else f"  {label}")
+    failed = bool(tests) + bool(suites)
+    assert last == f"jobs: {2 - failed} passed, {failed} failed"
+
+
+def test_what_a_night_is_is_told_and_not_run(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(CI / "nightly"), "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.startswith("What takes hours")
+    assert "exit 0" not in done.stdout
+    for name in ("test", "suites"):
+        assert os.access(CI / name, os.X_OK), f"ci/nightly calls ci/{name}"
