@@ -15,7 +15,9 @@ import pytest
 from distributed import Client, LocalCluster
 
 from tests import producers
+from tests.clusters import Processes, processes
 from tests.producers import count
+from tests.watching import arrivals
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,33 @@ def cluster(directory: Path) -> Iterator[LocalCluster]:
         os.environ.pop(producers.CALLS, None)
     else:
         os.environ[producers.CALLS] = before
+
+
+@pytest.fixture(scope="session")
+def watched_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Processes that are looked into; none of them is killed."""
+    directory = tmp_path_factory.mktemp("watched")
+    (directory / "calls").mkdir()
+    with processes(directory, 0, **{producers.CALLS: str(directory / "calls")}) as made:
+        for nthreads in ("2", "1"):
+            made.start_worker("--no-nanny", "--nthreads", nthreads, "--resources", "seat=4")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def watching_client(watched_cluster: Processes) -> Iterator[Client]:
+    """Give a client of theirs, the same for all tests of a module."""
+    with watched_cluster.client(2) as client:
+        yield client
+
+
+@pytest.fixture
+def watched(watched_cluster: Processes, watching_client: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
+    """Give a client of theirs; calls are counted from zero, and so are tasks that come to the scheduler."""
+    monkeypatch.setenv(producers.CALLS, str(watched_cluster.directory / "calls"))
+    count()
+    arrivals(watching_client)
+    return watching_client
 
 
 @pytest.fixture

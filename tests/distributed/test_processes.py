@@ -1,6 +1,10 @@
 """Scheduler and workers as processes of their own, and what befalls tasks there: the same answer, no lost block."""
 
 import contextlib
+import os
+import signal
+import subprocess
+import sys
 import time
 import warnings
 from concurrent.futures import CancelledError
@@ -15,10 +19,11 @@ pytest.importorskip("distributed")
 from distributed import Client, futures_of, wait
 
 import daskcache
+from daskcache.catalog import Catalog
 from daskcache.errors import DaskcacheWarning, NotStoredError
 from tests import producers
-from tests.clusters import processes, wait_until_idle
-from tests.producers import count, doubled, objects, produced, slowly
+from tests.clusters import ROOT, kill, processes, wait_until_idle
+from tests.producers import count, doubled, leftovers, objects, produced, slowly
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -256,18 +261,168 @@ def test_replicated_tasks(client, store_root):
     assert len(objects(store_root)) == 24
 
 
-def test_a_nanny_that_restarts_its_worker(cluster, client, store_root, directory):
-    """Killed while it writes: once, in the middle of an object."""
+@pytest.mark.parametrize(
+    "ways",
+    [("persist", "outputs"), pytest.param(("checkpoints", "auto"), marks=pytest.mark.nightly)],
+    ids=" ".join,
+)
+def test_a_nanny_that_restarts_its_worker(cluster, client, store_root, tmp_path, ways):
+    """Killed while it writes: once in each run, in the middle of an object."""
     cluster.kill_workers()
     cluster.wait_for_the_dead(client)
     cluster.start_worker("--nanny")
     client.wait_for_workers(1, timeout=60)
-    flag = directory / "died"
-    client.run(producers.die_in_write, str(flag), 3)
-    x = produced(slowly, 0.02, n=36)
-    kept = daskcache.persist(x, "x")
-    assert flag.exists()
-    assert daskcache.last_run().blocks == 12
-    check(kept, x, store_root)
-    assert len(list(store_root.rglob("*.partial"))) == 1
+    for way in ways:
+        root = store_root / way
+        flag = tmp_path / way
+        killed = client.run(os.getpid)
+        client.run(producers.die_in_write, str(flag), 3)
+        x = produced(slowly, 0.02, n=36)
+        if way == "persist":
+            kept = daskcache.persist(x, "x", store=str(root))
+            assert daskcache.last_run().blocks == 12
+        else:
+            with daskcache.activate(str(root), policy=way):
+                assert (under(way, x).compute() == expected(x)).all()
+        assert flag.exists()
+        assert set(client.run(os.getpid).values()).isdisjoint(killed.values())
+        if way == "persist":
+            check(kept, x, root)
+        else:
+            check_warm(way, x, root)
+        assert len(leftovers(root)) == 1
     cluster.kill_workers()
+
+
+POLICIES = ["checkpoints", "outputs", "auto"]
+# What differs between the policies is how blocks are found again; one of each kind is run each time.
+OFTEN_AND_NIGHTLY = [pytest.param("checkpoints", marks=pytest.mark.nightly), "outputs"]
+
+
+def under(policy, x):
+    """Mark what is marked under that policy."""
+    return daskcache.checkpoint(x, "x") if policy == "checkpoints" else x
+
+
+def check_warm(policy, x, root):
+    """A new graph loads all that there is."""
+    assert len(objects(root)) == x.npartitions
+    count()
+    with daskcache.activate(str(root), policy=policy):
+        assert (under(policy, x).compute() == expected(x)).all()
+    assert count() == 0
+    assert daskcache.last_run().loaded == x.npartitions
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("how", ["annotation", "argument"])
+def test_retries_under_the_pass(client, store_root, tmp_path, policy, how):
+    """Each task fails once, and is not stored twice."""
+    x = produced(producers.flaky, str(tmp_path), n=24)
+    with daskcache.activate(policy=policy):
+        marked = under(policy, x)
+        if how == "annotation":
+            with dask.annotate(retries=1):
+                found = marked.compute()
+        else:
+            found = client.compute(marked, retries=1).result()
+        assert (found == expected(x)).all()
+        assert count() == 16
+        run = daskcache.last_run().wait()
+        assert (run.computed, run.stored) == (8, 8)
+    check_warm(policy, x, store_root)
+
+
+@pytest.mark.parametrize("policy", OFTEN_AND_NIGHTLY)
+def test_stolen_tasks_under_the_pass(client, store_root, policy):
+    """What one worker would run, because it is asked to, others take from it."""
+    (first, *_) = client.scheduler_info()["workers"]
+    x = produced(slowly, 0.1, n=60)
+    before = len(client.get_events("stealing"))
+    with daskcache.activate(policy=policy), dask.annotate(workers=[first], allow_other_workers=True):
+        kept = client.persist(under(policy, x))
+        wait(kept)
+    moved = [event for _, event in client.get_events("stealing")[before:] if event[0] == "confirm"]
+    assert first in {victim for *_, victim, _, _ in moved}, "some were stolen"
+    assert (kept.compute() == expected(x)).all()
+    assert count() == 20
+    del kept
+    check_warm(policy, x, store_root)
+
+
+INTERRUPTED = """
+import signal, sys
+import daskcache
+from distributed import Client
+from tests.producers import gated, produced
+
+# Shells have what they run in the background ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+address, root, policy, gate = sys.argv[1:]
+with Client(address), daskcache.activate(root, policy=policy):
+    x = produced(gated, 0.0, gate, n=48)
+    x = daskcache.checkpoint(x, "x") if policy == "checkpoints" else x
+    try:
+        print("ready", flush=True)
+        x.compute()
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("policy", OFTEN_AND_NIGHTLY)
+def test_interrupted_under_the_pass(cluster, client, store_root, tmp_path, policy):
+    """Ctrl-C waits for no task, and leaves whole blocks, which the next computation uses."""
+    gate = tmp_path / "gate"
+    gate.write_text("5")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", INTERRUPTED, cluster.address, store_root, policy, gate],
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout.readline() == "ready\n"
+    wait_until(lambda: len(objects(store_root)) >= 5)
+    process.send_signal(signal.SIGINT)
+    # Both workers are held up until after that.
+    assert process.communicate(timeout=60)[0] == "interrupted\n"
+    gate.unlink()
+    wait_until_idle(client)
+    stored = len(objects(store_root))
+    assert 5 <= stored <= 7
+    assert not leftovers(store_root)
+    assert all(path.stat().st_size > 4 for path in objects(store_root)), "whole, as their readers find"
+    if policy != "checkpoints":
+        # The task that lists them all does not run any more: workers list what they have stored in their own time.
+        wait_until(lambda: len(Catalog(str(store_root)).token_index()) == stored)
+    count()
+    with daskcache.activate(policy=policy):
+        x = produced(producers.gated, 0.0, str(gate), n=48)
+        assert (under(policy, x).compute() == expected(x)).all()
+    assert count() == 16 - stored
+    assert len(objects(store_root)) == 16
+
+
+NO_PACKAGE = "No module named 'daskcache'"
+
+
+@pytest.mark.parametrize("policy", OFTEN_AND_NIGHTLY)
+def test_a_worker_without_the_package_joins(cluster, client, directory, store_root, tmp_path, policy):
+    """In the middle of a run, which does not ask it: it cannot read what it is given, and others do that."""
+    gate = tmp_path / "gate"
+    gate.write_text("4")
+    x = produced(producers.gated, 0.0, str(gate), n=90)
+    log = directory / "worker.log"
+    before = log.read_text().count(NO_PACKAGE)
+    with daskcache.activate(policy=policy):
+        future = client.compute(under(policy, x))
+        wait_until(lambda: len(objects(store_root)) >= 4)
+        bare = cluster.start_worker(package=False)
+        wait_until(lambda: log.read_text().count(NO_PACKAGE) > before)
+        gate.unlink()
+        assert (future.result() == expected(x)).all()
+        assert count() == 30
+    wait_until(lambda: len(client.scheduler_info()["workers"]) == 2)
+    kill(bare)
+    check_warm(policy, x, store_root)
