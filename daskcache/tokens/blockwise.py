@@ -210,7 +210,16 @@ class BlockwiseLayer:
         # Others may refer to what is not known, and would be worked out one within the other.
         if self._template is None or self._others:
             return keys
-        return self._template.fill(keys, self.dummies, outer, tokens)
+        left = self._template.fill(keys, self.dummies, outer, tokens)
+        # Values of the graph, of which each is given to many blocks, are looked at before these are gone through again.
+        unknown = {dep for key in left for dep in self.dependencies(key[1:]) if dep not in tokens}
+        values = [dep for dep in unknown if outer.tokens.is_value(dep)]
+        try:
+            for dep in values:
+                outer.tokens.look(dep)
+        except FromDependencyError:
+            return left
+        return self._template.fill(left, self.dummies, outer, tokens) if values else left
 
     def scope(self, coords: tuple[Any, ...], outer: Scope) -> Scope:
         """Give the scope in which the layer's task is that of one block."""
