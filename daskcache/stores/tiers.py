@@ -170,7 +170,17 @@ class DiskTier:
         return partial, descriptor
 
     def _publish(self, partial: str, path: str, nbytes: int, create: bool) -> bool:
-        if create:
+        # Under the lock: who counts the files meanwhile may miss both names, and who removes the one gives back room that the
+        # other still takes.
+        with self._locked() as ledger:
+            if not create:
+                before = 0
+                with suppress(FileNotFoundError):
+                    before = os.stat(path).st_size
+                os.replace(partial, path)
+                # After it, so that a process killed in between leaves too large a number, not too small a one.
+                self._add(ledger, -before)
+                return True
             try:
                 os.link(partial, path)
             except FileExistsError:
@@ -178,17 +188,11 @@ class DiskTier:
             except OSError as error:
                 if error.errno not in local.NO_LINKS:
                     raise
-                with self._locked():
-                    if os.path.lexists(path):
-                        return False
-                    os.replace(partial, path)
+                if os.path.lexists(path):
+                    return False
+                os.replace(partial, path)
                 return True
             os.unlink(partial)
-            return True
-        with self._locked() as ledger:
-            with suppress(FileNotFoundError):
-                self._add(ledger, -os.stat(path).st_size)
-            os.replace(partial, path)
         return True
 
     def _give_back(self, partial: str, nbytes: int) -> None:
