@@ -108,6 +108,7 @@ def find_blockwise(blockwise: Mapping[str, tuple[str, Blockwise]], key: Key) -> 
 
     Examples
     --------
+    >>> import dask.array as da
     >>> x = da.ones(4, chunks=2) + 1
     >>> layers = {x.name: (x.name, x.dask.layers[x.name])}
     >>> find_blockwise(layers, (x.name, 1)) == x.name, find_blockwise(layers, (x.name, 2))
