@@ -156,23 +156,17 @@ def _need_tasks(
     needed: Mapping[Any, dict[Key, None]],
 ) -> list[Key]:
     """Need all that tasks and values refer to, and give what is called otherwise than any layer."""
-    # Half of the time of a plan: nearly all are tasks, or were written as dask once did.
-    strays: list[Key] = []
-    for key in keys:
+
+    def refer(key: Key) -> Iterable[Key]:
+        # Half of the time of a plan: nearly all are tasks, or were written as dask once did.
         node: Any = nodes.get(key)
         if type(node) is Task:
-            refers: Iterable[Key] = node.dependencies
-        elif type(node) is tuple and (found := _references_in(node, nodes, layers)) is not None:
-            refers = found
-        else:
-            refers = inputs(key)
-        for dep in refers:
-            layer = needed.get(dep[0] if type(dep) is tuple and dep else dep)
-            if layer is None:
-                strays.append(dep)
-            else:
-                layer[dep] = None
-    return strays
+            references: Iterable[Key] = node.dependencies
+            return references
+        found = _references_in(node, nodes, layers) if type(node) is tuple else None
+        return inputs(key) if found is None else found
+
+    return _sort_in(needed, itertools.chain.from_iterable(map(refer, keys)))
 
 
 def _references_in(
