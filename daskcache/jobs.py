@@ -32,11 +32,11 @@ from dask.system import CPU_COUNT
 from daskcache import cluster, reports, runs
 from daskcache.errors import DaskcacheError, StoreError
 from daskcache.pool import Receipt
-from daskcache.progress import PATIENCE_S, drawing_bar, shows_progress
+from daskcache.progress import PATIENCE_S, drawing_bar
 from daskcache.sharing import look_first
 from daskcache.stores.sync import wait_for
 
-__all__ = ["Engine", "Job", "Work", "drawing_bar", "shows_progress"]
+__all__ = ["Engine", "Job", "Work"]
 
 logger = logging.getLogger("daskcache")
 

@@ -30,7 +30,7 @@ from daskcache.formats.opening import open_stored
 from daskcache.graph import keys_of, substitute
 from daskcache.guards import guard_sources
 from daskcache.identity import identify
-from daskcache.jobs import Engine, Job, Work, shows_progress
+from daskcache.jobs import Engine, Job, Work
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest, StoredVariable
 from daskcache.optimizer import writer_for
@@ -38,6 +38,7 @@ from daskcache.parts import Collection, Parts, rechunk
 from daskcache.pending import PendingBlocks
 from daskcache.plan import Plan, make_plan
 from daskcache.pool import Receipt, StoredBlock, write_block
+from daskcache.progress import shows_progress
 from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_run, draft_manifest
 from daskcache.records import describe_recipe
 from daskcache.recovery import Find, Recovery

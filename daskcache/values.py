@@ -37,13 +37,14 @@ from daskcache.formats.opening import open_stored
 from daskcache.graph import substitute
 from daskcache.guards import guard_sources
 from daskcache.identity import identify_value
-from daskcache.jobs import Engine, Job, Work, shows_progress
+from daskcache.jobs import Engine, Job, Work
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest
 from daskcache.optimizer import writer_for
 from daskcache.parts import Parts, split
 from daskcache.plan import make_plan
 from daskcache.pool import StoredBlock
+from daskcache.progress import shows_progress
 from daskcache.publishing import BlocksGoneError, Draft, Publication, announce_run, draft_manifest
 from daskcache.recovery import Recovery
 from daskcache.tokens import GraphTokens

@@ -33,10 +33,10 @@ from daskcache.chunks import ChunkSpec
 from daskcache.config import Pool, Settings, pool_root
 from daskcache.errors import EntryNotFoundError, InvalidInputError, NotStoredError, ReadOnlyError, StoreError
 from daskcache.forgetting import refreshing, wait_for_sweep
-from daskcache.jobs import drawing_bar, shows_progress
 from daskcache.listing import Listing
 from daskcache.manifest import Manifest, to_idx
 from daskcache.names import check_name
+from daskcache.progress import drawing_bar, shows_progress
 from daskcache.transfer.blocks import Arrived, Wish, complete, known_blocks, look_at, move_block, wishes_of
 
 __all__ = ["Copied", "copy", "mirror"]

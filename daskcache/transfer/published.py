@@ -22,9 +22,9 @@ from daskcache.config import Settings
 from daskcache.errors import EntryNotFoundError, InvalidInputError, NotStoredError
 from daskcache.export.copy import read_reference
 from daskcache.identity import identify
-from daskcache.jobs import drawing_bar, shows_progress
 from daskcache.manifest import Manifest
 from daskcache.parts import Collection
+from daskcache.progress import drawing_bar, shows_progress
 from daskcache.publishing import draft_manifest
 from daskcache.stores import drive
 from daskcache.stores.copying import Route

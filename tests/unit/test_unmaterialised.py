@@ -16,17 +16,10 @@ from daskcache.fingerprint import Fingerprinter
 from daskcache.graph import keys_of
 from daskcache.optimizer import rewrite
 from daskcache.tokens import GraphTokens
-from tests import producers
 from tests.producers import doubled
+from tests.troubles import calls_fixture  # noqa: F401
 
 POLICIES = ["checkpoints", "outputs", "auto"]
-
-
-@pytest.fixture(autouse=True)
-def calls(tmp_path, monkeypatch):
-    directory = tmp_path / "calls"
-    directory.mkdir()
-    monkeypatch.setenv(producers.CALLS, str(directory))
 
 
 @pytest.fixture
