@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from dask.utils import key_split
 
@@ -103,13 +103,9 @@ def weigh(
     for key, node in dsk.items():
         # Not subclasses, such as containers.
         if type(node) is Task and type(key) is tuple and node.key == key:
-            # As dask's own constructor leaves them, which would look for what each refers to.
+            # As `_TimedTask.of`, without a call.
             timed = new(_TimedTask)
-            timed.key, timed.func, timed.args, timed.kwargs = key, node.func, node.args, node.kwargs
-            timed._dependencies, timed._data_producer = node._dependencies, node._data_producer
-            timed._token = timed._is_coro = timed._repr = None
-            timed.asks = questions
-            timed.plain = node
+            timed.key, timed._dependencies, timed.plain, timed.asks = key, node._dependencies, node, questions
             result[key] = timed
     return result
 
@@ -164,11 +160,28 @@ class _Questions:
 
 
 class _TimedTask(Task):
-    """A task that weighs the block that it gives. It has the token of the task that it is."""
+    """A task that weighs the block that it gives. It has the token of the task that it is.
 
-    asks: _Questions | Question
+    Of what a task has, only what schedulers ask for again and again is its own: one is made of every task of a graph.
+    """
+
     plain: Task
+    asks: _Questions | Question
     __slots__ = ("asks", "plain")
+
+    @classmethod
+    def of(cls, key: Key, plain: Task, asks: _Questions | Question) -> Self:
+        timed = cls.__new__(cls)
+        timed.key, timed._dependencies, timed.plain, timed.asks = key, plain._dependencies, plain, asks
+        return timed
+
+    func = property(lambda self: self.plain.func)
+    args = property(lambda self: self.plain.args)
+    kwargs = property(lambda self: self.plain.kwargs)
+    data_producer = _data_producer = property(lambda self: self.plain.data_producer)
+    is_coro = _is_coro = property(lambda self: self.plain.is_coro)
+    _token = property(lambda self: self.plain._token)
+    _repr = property(lambda self: repr(self.plain))
 
     @property
     def question(self) -> Question | None:
@@ -177,39 +190,30 @@ class _TimedTask(Task):
 
     def __call__(self, values: Any = ()) -> Any:
         start = time.perf_counter()
-        result = super().__call__(values)  # type: ignore[no-untyped-call]
+        result = self.plain(values)
         seconds = time.perf_counter() - start
         question = self.question
         return result if question is None else weigh_block(result, seconds, question)
 
     def substitute(self, subs: dict[Any, Any], key: Key | None = None) -> Task:
-        return self._like(super().substitute(subs, key))
+        made = self.plain.substitute(subs, self.key if key is None else key)
+        return _make_timed(made.key, made, self.question)
 
     def copy(self) -> Task:
-        return self._like(super().copy())  # type: ignore[no-untyped-call]
+        return type(self).of(self.key, self.plain, self.asks)
 
-    def _like(self, made: Any) -> Task:
-        made.asks, made.plain = self.asks, self.plain
-        timed: Task = made
-        return timed
+    def _get_token(self) -> str:
+        token: str = self.plain._get_token()
+        return token
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _make_timed, (self.key, self.func, self.args, self.kwargs, self._data_producer, self.question)
+        return _make_timed, (self.key, self.plain, self.question)
 
 
-def _make_timed(
-    key: Key,
-    func: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    data_producer: bool,
-    question: Question | None,
-) -> Task:
-    if question is None:
-        return Task(key, func, *args, _data_producer=data_producer, **kwargs)
-    made = _TimedTask(key, func, *args, _data_producer=data_producer, **kwargs)
-    made.asks, made.plain = question, made
-    return made
+def _make_timed(key: Key, plain: Task, question: Question | None) -> Task:
+    if question is not None:
+        return _TimedTask.of(key, plain, question)
+    return plain if plain.key == key else plain.substitute({}, key)
 
 
 def weigh_block(block: Any, seconds: float, question: Question) -> Any:

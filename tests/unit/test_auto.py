@@ -3,10 +3,12 @@
 import threading
 import time
 
+import cloudpickle
 import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask.base import tokenize
 
 import daskcache
 from daskcache.catalog.packs import read_weighed
@@ -106,6 +108,41 @@ def test_a_planned_graph_keeps_its_tokens(store_root):
         (planned,) = dask.optimize(y)
         assert weigh_tasks(dict(planned.dask))
         assert GraphTokens(planned.dask, Fingerprinter()).token((y.name,)) == token
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_weighed_task_is_handled_as_the_task_that_it_is(store_root):
+    """As dask does with tasks that it renames, fuses with others, or sends to a worker."""
+    with daskcache.activate(policy="auto"):
+        (planned,) = dask.optimize(slow(1.0).sum())
+    graph = dict(planned.dask)
+    key = next(iter(weigh_tasks(graph))).key
+    task, plain = graph[key], graph[key].plain
+    renamed = task.copy()
+    renamed.key = "another"
+    for made, name in (
+        (task, key),
+        (renamed, "another"),
+        (renamed.copy(), "another"),
+        (renamed.substitute({}), "another"),
+        (task.substitute({}, key="third"), "third"),
+        (cloudpickle.loads(cloudpickle.dumps(renamed)), "another"),
+    ):
+        assert type(made) is type(task)
+        assert (made.key, made.dependencies, made.data_producer) == (
+            name,
+            plain.dependencies,
+            plain.data_producer,
+        )
+        assert (made.func, made.args, made.kwargs) == (plain.func, plain.args, plain.kwargs) or name != key
+        assert made.question.key == key
+        assert not made.is_coro
+        assert "slowly" in repr(made) or "subgraph" in repr(made)
+        before = count()
+        made({})
+        assert count() == before + 1
+    assert tokenize(task) == tokenize(plain)
+    assert len(objects(store_root)) == 1
 
 
 def test_as_many_tasks_as_without(store_root):
