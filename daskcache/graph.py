@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import dask.array as da
@@ -21,6 +21,7 @@ from daskcache.dask_internals import (
     as_collection,
     blockwise_token,
     convert_legacy_graph,
+    execute_subgraph,
     getter,
 )
 from daskcache.doubles import find_blockwise
@@ -32,6 +33,7 @@ __all__ = [
     "ONLY_ELEMENT",
     "BlockLookup",
     "StoredBlocks",
+    "find_calls",
     "keys_of",
     "load_array",
     "load_layer",
@@ -231,10 +233,8 @@ def substitute(
     for name, keys in wanted.items():
         layer = dsk.layers[name]
         is_whole = isinstance(layer, Blockwise) and layer.output not in touched
-        loads = {} if is_whole else {key: plan.loads[key] for key in keys if key in plan.loads}
-        writes = (
-            {} if is_whole or not write else {key: plan.writes[key] for key in keys if key in plan.writes}
-        )
+        loads = {} if is_whole else _pick(keys, plan.loads)
+        writes = {} if is_whole or not write else _pick(keys, plan.writes)
         if not loads and not writes:
             layers[name] = layer
             dependencies[name] = {dep for dep in dsk.dependencies[name] if dep in wanted}
@@ -271,6 +271,12 @@ def substitute(
     return HighLevelGraph(layers, dependencies)
 
 
+def _pick(keys: Sequence[Key], chosen: Mapping[Key, Any]) -> dict[Key, Any]:
+    """Take what a plan says of some keys."""
+    # Often nothing is chosen at all, of many keys.
+    return {key: chosen[key] for key in keys if key in chosen} if chosen else {}
+
+
 def _add_undeclared(
     dsk: HighLevelGraph,
     owner: _Owner,
@@ -295,17 +301,24 @@ def _add_undeclared(
 
 def _by_layer(dsk: HighLevelGraph, plan: Plan) -> dict[str, Sequence[Key]]:
     """Sort the keys of a plan by the layer that holds them."""
-    needed = dict(plan.needed)
+    needed: dict[Any, Sequence[Key]] = dict(plan.needed)
     found: dict[str, Sequence[Key]] = {}
     for name, layer in dsk.layers.items():
         if isinstance(layer, Blockwise) and layer.output in needed:
             found[name] = needed.pop(layer.output)
-    others: set[Key] = {key for keys in needed.values() for key in keys}
+    others: set[Key] = set(needed.pop(None, ()))
+    for name, keys in needed.items():
+        own = dsk.layers.get(name)
+        # A look at each key takes a third of the time of what sets of them take.
+        if isinstance(own, MaterializedLayer) and all(map(own.mapping.__contains__, keys)):
+            found[name] = keys
+        else:
+            others.update(keys)
     for name, layer in dsk.layers.items():
         if isinstance(layer, MaterializedLayer) and not layer:
             found[name] = []  # it gave up its keys, but blockwise layers still name it
         elif others and not isinstance(layer, Blockwise) and (held := others.intersection(layer.keys())):
-            found[name] = list(held)
+            found[name] = [*found.get(name, ()), *held]
             others -= held
     return found
 
@@ -372,6 +385,60 @@ def _whole_literal(ndim: int) -> DataNode:
 
 # No asarray, no lock: dask would make an array of a scalar, which is what reductions and single elements are.
 _FLAGS = (False, None)
+
+
+def find_calls(
+    dsk: Mapping[Key, Any],
+    functions: Collection[Callable[..., Any]],
+    among: Iterable[Key] | None = None,
+) -> list[Key]:
+    """List the tasks that call one of some functions, also where dask has fused that with other tasks.
+
+    Parameters
+    ----------
+    dsk : mapping of Hashable to GraphNode
+        A graph.
+    functions : collection of callable
+        The functions.
+    among : iterable of Hashable, optional
+        Keys that are looked at, of which some may not be in the graph; all by default.
+
+    Returns
+    -------
+    list of Hashable
+        Keys of the graph.
+
+    Examples
+    --------
+    >>> import math
+    >>> find_calls({"a": Task("a", math.sin, 1.0), "b": Task("b", math.cos, 1.0)}, [math.cos])
+    ['b']
+    """
+    # By identity: not all that is called has a hash.
+    wanted = frozenset(map(id, functions))
+    found: list[Key] = []
+    for key, node in dsk.items() if among is None else [(key, dsk[key]) for key in among if key in dsk]:
+        if type(node) is not Task and not isinstance(node, Task):
+            continue
+        called = id(node.func)
+        if called in wanted or (called == _FUSED and _calls(node, wanted)):
+            found.append(key)
+    return found
+
+
+def _calls(fused: Task, functions: Set[int]) -> bool:
+    parts = fused.args[0]
+    if type(parts) is not dict and not isinstance(parts, Mapping):
+        return False
+    for part in parts.values():
+        if isinstance(part, Task):
+            called = id(part.func)
+            if called in functions or (called == _FUSED and _calls(part, functions)):
+                return True
+    return False
+
+
+_FUSED = id(execute_subgraph)
 
 
 def name_layer(prefix: str, *parts: str) -> str:

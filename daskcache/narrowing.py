@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Self
@@ -24,7 +24,7 @@ from daskcache.dask_internals import (
     getter,
     take,
 )
-from daskcache.graph import name_layer
+from daskcache.graph import find_calls, name_layer
 from daskcache.pool import StoredBlock
 from daskcache.tokens.collecting import without_collecting
 
@@ -37,7 +37,7 @@ _Box = tuple[range, ...]
 
 
 @without_collecting
-def narrow_reads(dsk: Any, wanted: Collection[Key] | None = None) -> Any:
+def narrow_reads(dsk: Any, wanted: Collection[Key] | None = None, among: Iterable[Key] | None = None) -> Any:
     """Let reads of stored blocks read what the selections behind them leave.
 
     Parameters
@@ -47,6 +47,8 @@ def narrow_reads(dsk: Any, wanted: Collection[Key] | None = None) -> Any:
     wanted : collection of Hashable, optional
         The keys that are wanted: what is read under one of them is read as it is. Where they are not known, reads that
         nothing needs any more stay in the graph, and schedulers leave them out.
+    among : iterable of Hashable, optional
+        Keys with all tasks that read, where somebody has looked for them.
 
     Returns
     -------
@@ -69,12 +71,10 @@ def narrow_reads(dsk: Any, wanted: Collection[Key] | None = None) -> Any:
         return dsk  # the user has switched dask's fusing off
     changed: dict[Key, GraphNode] = {}
     reads: list[Key] = []
-    for key, node in dsk.items():
-        if not isinstance(node, Task):
-            continue
-        read = node
-        if node.func is execute_subgraph and isinstance(node.args[0], Mapping):
-            narrowed = _narrow(node, dsk)
+    for key in find_calls(dsk, GETTERS, among):
+        read = dsk[key]
+        if read.func is execute_subgraph:
+            narrowed = _narrow(read, dsk)
             if narrowed is None:
                 continue
             read = changed[key] = narrowed

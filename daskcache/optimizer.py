@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from daskcache.checkpoints import CheckpointLayer, find_checkpoints, write_layer
 from daskcache.completion import list_outputs, publish_checkpoints
 from daskcache.config import Settings
 from daskcache.costs import weigh
-from daskcache.dask_internals import Blockwise, DataNode, Key, Task
+from daskcache.dask_internals import GETTERS, Blockwise, DataNode, Key, Task
 from daskcache.doubles import without_doubles
 from daskcache.errors import (
     DaskcacheError,
@@ -37,7 +37,7 @@ from daskcache.errors import (
 from daskcache.finder import Finder, may_read, may_write
 from daskcache.fingerprint import Fingerprinter, LoadedCode
 from daskcache.fingerprint.watch import whole_sources
-from daskcache.graph import substitute
+from daskcache.graph import find_calls, substitute
 from daskcache.guards import guard_sources
 from daskcache.journal import list_pending
 from daskcache.lacking import run_plainly
@@ -46,7 +46,7 @@ from daskcache.outputs import find_outputs, keep_layer, keep_task
 from daskcache.plan import Plan, Target, make_plan
 from daskcache.records import describe_recipe
 from daskcache.recovery import Recovery
-from daskcache.sharing import look_first
+from daskcache.sharing import STORING, look_first
 from daskcache.tokens import GraphTokens
 from daskcache.tokens.collecting import without_collecting
 from daskcache.writing import Writer, keep_block
@@ -123,8 +123,7 @@ class Optimizer:
         wanted = set(flatten([keys], container=(list, set)))
         try:
             rewritten, weighing = _rewrite(dsk, keys, self.settings, self.client, self.origin)
-            optimized = narrow_reads(optimize(rewritten, keys, **kwargs), wanted)
-            return weighing(look_first(optimized, wanted))
+            return weighing(_refine(optimize(rewritten, keys, **kwargs), wanted))
         except StoreError as error:
             problem = f"the store is left alone and all is computed: {error}"
         except (DaskcacheError, DaskcacheWarning) as error:
@@ -145,6 +144,13 @@ class Optimizer:
 def _optimize(dsk: Any, keys: Any, **kwargs: Any) -> Any:
     # What the pass holds of a graph would be searched for garbage as often as what dask makes of it.
     return dask.array.optimization.optimize(dsk, keys, **kwargs)
+
+
+@without_collecting
+def _refine(optimized: Any, wanted: Set[Key]) -> Any:
+    """Do what is done to reads and writes once dask has fused them with what comes before and after."""
+    among = find_calls(optimized, (*GETTERS, *STORING)) if isinstance(optimized, dict) else ()
+    return look_first(narrow_reads(optimized, wanted, among), wanted, among)
 
 
 def _can_open(settings: Settings) -> bool:

@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from hashlib import blake2b
 from itertools import count
 from typing import Any, Literal
@@ -29,7 +29,7 @@ from daskcache.dask_internals import (
     execute_subgraph,
 )
 from daskcache.errors import NotStoredError, StoreError
-from daskcache.graph import ONLY_ELEMENT, read_only_element
+from daskcache.graph import ONLY_ELEMENT, find_calls, read_only_element
 from daskcache.manifest import Manifest
 from daskcache.outputs import OutputPlace, keep_output
 from daskcache.pool import StoredBlock, look_up
@@ -37,9 +37,12 @@ from daskcache.reports import note
 from daskcache.tokens.collecting import without_collecting
 from daskcache.writing import Writer, keep_block, store_block
 
-__all__ = ["look_first", "run_looking"]
+__all__ = ["STORING", "look_first", "run_looking"]
 
 logger = logging.getLogger("daskcache")
+
+STORING = (store_block, keep_block, keep_output)
+"""Functions by which tasks store blocks."""
 
 COSTLIER = 10
 """How many looks a block must cost to be looked for."""
@@ -50,7 +53,7 @@ stores it; the token of a block whose form is known only when it is there."""
 
 
 @without_collecting
-def look_first(dsk: Any, keys: Set[Key]) -> Any:
+def look_first(dsk: Any, keys: Set[Key], among: Iterable[Key] | None = None) -> Any:
     """Make each task that stores a block look for it first.
 
     Parameters
@@ -59,6 +62,8 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
         What dask's optimizer has made of a graph, with linear chains fused.
     keys : set of Hashable
         The keys that are wanted.
+    among : iterable of Hashable, optional
+        Keys with all tasks that store, where somebody has looked for them.
 
     Returns
     -------
@@ -77,7 +82,7 @@ def look_first(dsk: Any, keys: Set[Key]) -> Any:
     """
     if not isinstance(dsk, dict):
         return dsk  # the user has switched dask's fusing off
-    found = {key: node for key, node in dsk.items() if isinstance(node, Task) and _has_check(node)}
+    found = {key: dsk[key] for key in find_calls(dsk, STORING, among)}
     if not found:
         return dsk
     dependents: Counter[Key] | None = None
@@ -346,16 +351,6 @@ class _Costs:
 
 
 _costs = _Costs()
-
-
-def _has_check(node: Task) -> bool:
-    func = node.func
-    if func is not execute_subgraph:
-        return func is store_block or func is keep_block or func is keep_output
-    for part in node.args[0].values():  # noqa: SIM110 -- of every graph that passes: a generator takes twice as long
-        if isinstance(part, Task) and _has_check(part):
-            return True
-    return False
 
 
 def _checks(inner: Mapping[Key, GraphNode]) -> dict[Key, Check]:
