@@ -95,7 +95,7 @@ def make_plan(
 
     Notes
     -----
-    Goes over each needed task once, from the outputs down; stops at loads.
+    Goes over each needed task once, from the outputs down; stops at loads. Where there are none, as the tokens have done.
 
     Examples
     --------
@@ -112,14 +112,14 @@ def make_plan(
 
     def go_on(name: str | None, keys: list[Key]) -> list[Key]:
         is_marked = name in marked
-        if among is not None and not is_marked and among.isdisjoint(keys):
+        if not is_marked and among is not None and (name not in called or among.isdisjoint(keys)):
             return keys
         going: list[Key] = []
         for key in keys:
             is_wanted = among is None or key in among
             token = tokens.token(key) if is_wanted else None
             if token is not None:
-                stored = find(key, token)
+                stored = find(key, token) if may_load else None
                 if stored is not None:
                     loads[key] = stored
                     continue
@@ -133,5 +133,15 @@ def make_plan(
             going.append(key)
         return going
 
-    needed = tokens.needed(outputs, go_on)
+    called = {None, *(key[0] if type(key) is tuple and key else key for key in among or ())}
+    may_load = among is None or any(_is_found(tokens, key, find) for key in among)
+    needed = tokens.needs.by_layer([*outputs], go_on if may_load else None)
+    if not may_load:
+        for name, keys in needed.items():
+            go_on(name, keys)
     return Plan(loads, writes, needed, uncacheable)
+
+
+def _is_found(tokens: GraphTokens, key: Key, find: Callable[[Key, bytes], StoredBlock | None]) -> bool:
+    token = tokens.token(key)
+    return token is not None and find(key, token) is not None

@@ -157,6 +157,27 @@ class Digester:
         state.update(framed)
         return state.digest()
 
+    def digest_all(self, framed: Iterable[bytes]) -> list[bytes]:
+        """Hash many things that are framed already.
+
+        Parameters
+        ----------
+        framed : iterable of bytes
+            As for `digest_framed`.
+
+        Returns
+        -------
+        list of bytes
+            The same as from `digest_framed` of each.
+        """
+        copy = self._copy
+        found = []
+        for one in framed:
+            state = copy()
+            state.update(one)
+            found.append(state.digest())
+        return found
+
     def digest_pieces(
         self, tag: bytes, parts: Iterable[bytes], size_bytes: int, pieces: Iterable[Buffer]
     ) -> bytes:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import operator
-from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, Self
 
 import dask.array.chunk
@@ -240,7 +241,7 @@ class _Template:
         self,
         pieces: list[bytes],
         blocks: list[tuple[int, str, Callable[[tuple[Any, ...]], tuple[Any, ...]] | None]],
-        others: list[tuple[int, Callable[[tuple[Any, ...]], Any]]],
+        others: list[tuple[int, functools.partial[Any]]],
     ) -> None:
         self._pieces = pieces
         self._blocks = blocks
@@ -252,7 +253,7 @@ class _Template:
         parts: list[Any] | None,
         blocks: dict[str, tuple[str, list[int]]],
         size: int,
-        inputs: dict[str, Callable[[tuple[Any, ...]], Any]],
+        inputs: dict[str, functools.partial[Any]],
     ) -> Self | None:
         if parts is None or any(isinstance(part, str) and part not in inputs for part in parts):
             return None
@@ -278,33 +279,54 @@ class _Template:
         )
 
     def fill(
-        self, keys: Iterable[Key], dummies: tuple[Any, ...], outer: Scope, tokens: MutableMapping[Key, Any]
+        self, keys: Sequence[Key], dummies: tuple[Any, ...], outer: Scope, tokens: MutableMapping[Key, Any]
     ) -> list[Key]:
-        # By far most of the tasks of most graphs pass here.
-        left: list[Key] = []
-        known, copy, hash_framed = (
-            tokens.get,
-            self._pieces.copy,
-            outer.tokens.fingerprinter.digester.digest_framed,
-        )
-        for key in keys:
-            coords = key[1:] + dummies
-            pieces = copy()
-            for number, name, pick in self._blocks:
-                found = known((name, *coords) if pick is None else (name, *pick(coords)))
-                if type(found) is not bytes:
-                    left.append(key)
-                    break
-                pieces[number] = found
+        # By far most of the tasks of most graphs pass here: input by input, which takes half of the time of block by block.
+        known = tokens.get
+        filled: dict[int, list[Any]] = {}
+        for number, name, pick in self._blocks:
+            if pick is None:
+                filled[number] = [known((name, *key[1:], *dummies)) for key in keys]
             else:
-                try:
-                    for number, make in self._others:
-                        pieces[number] = outer.token(make(coords))
-                except (UncacheableError, FromDependencyError):
-                    left.append(key)
-                    continue
-                tokens[key] = hash_framed(b"".join(pieces))
+                filled[number] = [known((name, *pick(key[1:] + dummies))) for key in keys]
+        for number, make in self._others:
+            if make.func is _constant:
+                filled[number] = [_token_of(make(()), outer)] * len(keys)
+            else:
+                filled[number] = [_token_of(make(key[1:] + dummies), outer) for key in keys]
+        columns = [filled[number] for number in sorted(filled)]
+        left: list[Key] = []
+        if not all(_BYTES.issuperset(map(type, column)) for column in columns):
+            is_known = [_BYTES.issuperset(map(type, row)) for row in zip(*columns, strict=True)]
+            left = [*itertools.compress(keys, map(operator.not_, is_known))]
+            keys = [*itertools.compress(keys, is_known)]
+            columns = [[*itertools.compress(column, is_known)] for column in columns]
+        framed = self._frame(columns, len(keys))
+        tokens.update(zip(keys, outer.tokens.fingerprinter.digester.digest_all(framed), strict=True))
         return left
+
+    def _frame(self, columns: list[list[bytes]], count: int) -> list[bytes]:
+        """Put digests into their places, which are every second piece."""
+        if not columns:
+            return [b"".join(self._pieces)] * count
+        if len(columns) == 1:
+            before, _, after = self._pieces
+            return [before + digest + after for digest in columns[0]]
+        pieces, framed = [*self._pieces], []
+        for row in zip(*columns, strict=True):
+            pieces[1::2] = row
+            framed.append(b"".join(pieces))
+        return framed
+
+
+_BYTES = frozenset([bytes])
+
+
+def _token_of(node: Any, outer: Scope) -> bytes | None:
+    try:
+        return outer.token(node)
+    except (UncacheableError, FromDependencyError):
+        return None
 
 
 def _pick(positions: list[int], size: int) -> Callable[[tuple[Any, ...]], tuple[Any, ...]] | None:

@@ -10,14 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from dask.highlevelgraph import HighLevelGraph
-
 from daskcache.dask_internals import Alias, DataNode, GraphNode, Key, List, Task, TaskRef, Tuple
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.digest import DIGEST_FRAME, frame
 from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.functions import Known
-from daskcache.tokens.ordering import list_inputs
 from daskcache.tokens.rules import encode_name
 from daskcache.tokens.scope import FromDependencyError, Scope, TokenSource
 
@@ -91,32 +88,37 @@ class Direct:
         has_numbers = not {tuple, str}.issuperset(map(type, nodes))
         self._never_keys = _NEVER_KEYS if has_numbers else _NEVER_KEYS | {int, float, bool}
 
-    def evaluate(self, dsk: HighLevelGraph, wanted: Iterable[Key]) -> Iterator[Key]:
-        """Give tokens to tasks that some keys need, and to these, after what they need themselves.
+    def evaluate(self, listed: Sequence[tuple[str | None, list[Key]]]) -> Iterator[Key]:
+        """Give tokens to tasks, each after most of what it needs itself.
 
         Parameters
         ----------
-        dsk : HighLevelGraph
-            The graph.
-        wanted : iterable of Hashable
-            The keys. Not all that they need is met.
+        listed : sequence of tuple
+            What a layer is called, and keys of it; None, and keys that are called otherwise. Most come before what they need.
 
         Yields
         ------
         key : Hashable
             One that has to be given a token otherwise before the next one is looked at.
         """
-        tokens, token = self._tokens, self.token
+        tokens, token, task, nodes = self._tokens, self.token, self._task, self._nodes
         waiting: list[Key] = []
-        for name, keys in list_inputs(dsk, self._layers, self._nodes, tokens, self._is_value, wanted):
-            layer = self._layers.get(name)
-            left: Sequence[Key] = keys
+        for name, keys in reversed(listed):
+            layer = None if name is None else self._layers.get(name)
+            left: Iterable[Key] = reversed(keys)
             if layer is not None:
                 # The first one tells how the others are made up.
                 yield keys[0]
                 left = layer.fill(keys, self._scope, tokens)
             for key in left:
-                found = token(key, waiting)
+                node: Any = None if layer is not None else nodes.get(key)
+                if type(node) is Task:
+                    found = task(node, waiting)
+                elif layer is None and (key not in nodes or self._is_value(key)):
+                    # Of most values tasks want a region only.
+                    continue
+                else:
+                    found = token(key, waiting)
                 if found is not None:
                     tokens[key] = found
                 else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
@@ -24,7 +24,7 @@ from daskcache.tokens.blockwise import BlockwiseLayer
 from daskcache.tokens.collecting import without_collecting
 from daskcache.tokens.direct import Direct, GraphKeys
 from daskcache.tokens.functions import Functions, Known, Settled
-from daskcache.tokens.needs import list_needed
+from daskcache.tokens.needs import Needs
 from daskcache.tokens.scope import MISSING, FromDependencyError, Scope
 
 __all__ = ["GraphTokens"]
@@ -78,6 +78,7 @@ class GraphTokens:
                 # Not through the layer, which takes each key by itself.
                 self._nodes.update(layer.mapping if isinstance(layer, MaterializedLayer) else dict(layer))
         self._keys = GraphKeys(self._nodes, self._layers)
+        self.needs = Needs(dsk, self._layers, self._nodes, self.inputs)
         self.ordinary: dict[int, Known] = {}
         self.readers: dict[int, Known] = {}
         self.watched: dict[int, Known] = {}
@@ -155,7 +156,7 @@ class GraphTokens:
         """
         wanted = list(keys)
         if isinstance(self._dsk, HighLevelGraph):
-            for key in self._direct.evaluate(self._dsk, wanted):
+            for key in self._direct.evaluate(self.needs.batches([*wanted], self._tokens)):
                 self._evaluate(key)
         self._evaluate_all(wanted)
         if self._has_reasons:
@@ -221,26 +222,6 @@ class GraphTokens:
             found: Iterable[Key] = node.dependencies
             return found
         return self.dependencies(key) if key in self._keys else ()
-
-    def needed(
-        self, keys: Iterable[Key], go_on: Callable[[str | None, list[Key]], list[Key]]
-    ) -> dict[str | None, list[Key]]:
-        """List all that some keys need, with these, as far as one wants to go on.
-
-        Parameters
-        ----------
-        keys : iterable of Hashable
-            What is needed.
-        go_on : callable
-            Gives, for what a layer is called and keys of it, those whose inputs are needed as well. For keys that are called
-            otherwise than any layer, None.
-
-        Returns
-        -------
-        dict
-            Keys by the layer that they are called by; by None the others.
-        """
-        return list_needed(self._dsk, self._layers, self._nodes, self.inputs, keys, go_on)
 
     def node(self, key: Key) -> Any:
         """Give the task or value that a key of a materialised layer stands for.

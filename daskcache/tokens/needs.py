@@ -16,18 +16,15 @@ from dask.highlevelgraph import HighLevelGraph
 from daskcache.dask_internals import Key, Task
 from daskcache.tokens.blockwise import BlockwiseLayer
 
-__all__ = ["list_needed"]
+__all__ = ["Needs"]
 
 
-def list_needed(
-    dsk: HighLevelGraph | Mapping[Key, Any],
-    layers: Mapping[str, BlockwiseLayer],
-    nodes: Mapping[Key, Any],
-    inputs: Callable[[Key], Iterable[Key]],
-    keys: Iterable[Key],
-    go_on: Callable[[str | None, list[Key]], list[Key]],
-) -> dict[str | None, list[Key]]:
-    """List all that some keys need, with these, as far as one wants to go on.
+Batches = list[tuple[str | None, list[Key]]]
+"""What a layer is called, and keys of it; None, and keys that are called otherwise. Most come before what they need."""
+
+
+class Needs:
+    """Lists what keys of a graph need.
 
     Parameters
     ----------
@@ -39,59 +36,123 @@ def list_needed(
         The tasks and values of all its other layers.
     inputs : callable
         Gives what any key refers to.
-    keys : iterable of Hashable
-        What is needed.
-    go_on : callable
-        Gives, for what a layer is called and keys of it that are needed, those whose inputs are needed as well. For keys
-        that are called otherwise than any layer, None. It is asked once for each key, for many at a time.
-
-    Returns
-    -------
-    dict
-        Keys by the layer that they are called by; by None the others.
 
     Notes
     -----
     Layers are taken in the order in which they say that they need each other, so that of a blockwise layer all blocks of
     which are needed the inputs are not listed block by block. Where they say it wrongly, a layer is taken twice.
     """
-    dependencies = dsk.dependencies if isinstance(dsk, HighLevelGraph) else {}
-    try:
-        order = [*graphlib.TopologicalSorter(dependencies).static_order()][::-1]
-    except graphlib.CycleError:
-        order = [*dependencies]
-    needed: dict[Any, dict[Key, None]] = {name: {} for name in order}
-    met: dict[Any, dict[Key, None]] = {}
-    found: dict[str | None, list[Key]] = {}
-    whole: set[str] = set()
-    strays = _sort_in(needed, keys)
-    while True:
-        # First those that are called otherwise; after each layer again, so that those below are met with all that is needed.
-        for name in (None, *order):
-            while strays or (name is not None and (name in whole or needed[name])):
-                if strays:
-                    fresh = _keep_fresh(met, None, strays)
-                    strays = []
-                    found.setdefault(None, []).extend(fresh)
-                    going = go_on(None, fresh) if fresh else []
-                    strays += _need_tasks(going, nodes, layers, inputs, needed)
-                    continue
-                assert name is not None
-                layer = layers.get(name)
-                fresh = _keep_fresh(met, name, _take(name, layer, needed, whole, strays))
-                if not fresh:
-                    continue
-                found.setdefault(name, []).extend(fresh)
-                going = go_on(name, fresh)
-                if layer is None:
-                    strays += _need_tasks(going, nodes, layers, inputs, needed)
-                elif len(going) == math.prod(layer.shape) and not layer.refers_elsewhere:
-                    _need_whole(layer, layers, whole, needed, strays)
-                else:
-                    for key in going:
-                        strays += _sort_in(needed, layer.dependencies(key[1:]))
-        if not whole and not any(needed.values()):
-            return found
+
+    def __init__(
+        self,
+        dsk: HighLevelGraph | Mapping[Key, Any],
+        layers: Mapping[str, BlockwiseLayer],
+        nodes: Mapping[Key, Any],
+        inputs: Callable[[Key], Iterable[Key]],
+    ) -> None:
+        self._dsk = dsk
+        self._layers = layers
+        self._nodes = nodes
+        self._inputs = inputs
+        # Of which tokens are made, and then a plan.
+        self._last: tuple[list[Key], Batches] | None = None
+
+    def batches(self, keys: list[Key], known: Collection[Key]) -> Batches:
+        """List all that some keys need, with these, but for what is known.
+
+        Parameters
+        ----------
+        keys : list of Hashable
+            What is needed.
+        known : collection of Hashable
+            Keys that nothing need be done for.
+
+        Returns
+        -------
+        list of tuple
+            What a layer is called, and keys of it; None, and keys that are called otherwise. Most come before what they need.
+        """
+        if not known:
+            self._last = [*keys], self._walk(keys, _all)
+            return self._last[1]
+
+        def go_on(name: str | None, asked: list[Key]) -> list[Key]:
+            return [key for key in asked if key not in known]
+
+        return [(name, left) for name, part in self._walk(keys, go_on) if (left := go_on(name, part))]
+
+    def by_layer(
+        self, keys: list[Key], go_on: Callable[[str | None, list[Key]], list[Key]] | None = None
+    ) -> dict[str | None, list[Key]]:
+        """List all that some keys need, with these, as far as one wants to go on.
+
+        Parameters
+        ----------
+        keys : list of Hashable
+            What is needed.
+        go_on : callable, optional
+            Gives, for what a layer is called and keys of it that are needed, those whose inputs are needed as well. For
+            keys that are called otherwise than any layer, None. It is asked once for each key, for many at a time. Without
+            it, those of all are.
+
+        Returns
+        -------
+        dict
+            Keys by the layer that they are called by; by None the others.
+        """
+        if go_on is None and self._last is not None and self._last[0] == keys:
+            # Once is enough, and it is large.
+            batches, self._last = self._last[1], None
+        else:
+            batches = self._walk(keys, go_on or _all)
+        found: dict[str | None, list[Key]] = {}
+        for name, part in batches:
+            found.setdefault(name, []).extend(part)
+        return found
+
+    def _walk(self, keys: list[Key], go_on: Callable[[str | None, list[Key]], list[Key]]) -> Batches:
+        dependencies = self._dsk.dependencies if isinstance(self._dsk, HighLevelGraph) else {}
+        try:
+            order = [*graphlib.TopologicalSorter(dependencies).static_order()][::-1]
+        except graphlib.CycleError:
+            order = [*dependencies]
+        needed: dict[Any, dict[Key, None]] = {name: {} for name in order}
+        met: dict[Any, dict[Key, None]] = {}
+        found: Batches = []
+        whole: set[str] = set()
+        strays = _sort_in(needed, keys)
+        while True:
+            # First those that are called otherwise; after each layer again, so that those below are met with all that is needed.
+            for name in (None, *order):
+                while strays or (name is not None and (name in whole or needed[name])):
+                    if strays:
+                        fresh = _keep_fresh(met, None, strays)
+                        strays = []
+                        if fresh:
+                            found.append((None, fresh))
+                            going = go_on(None, fresh)
+                            strays += _need_tasks(going, self._nodes, self._layers, self._inputs, needed)
+                        continue
+                    assert name is not None
+                    layer = self._layers.get(name)
+                    fresh = _keep_fresh(met, name, _take(name, layer, needed, whole, strays))
+                    if not fresh:
+                        continue
+                    found.append((name, fresh))
+                    going = go_on(name, fresh)
+                    if layer is None:
+                        strays += _need_tasks(going, self._nodes, self._layers, self._inputs, needed)
+                    elif len(going) == math.prod(layer.shape) and not layer.refers_elsewhere:
+                        _need_whole(layer, self._layers, whole, needed, strays)
+                    else:
+                        for key in going:
+                            strays += _sort_in(needed, layer.dependencies(key[1:]))
+            if not whole and not any(needed.values()):
+                return found
+
+
+def _all(name: str | None, keys: list[Key]) -> list[Key]:
+    return keys
 
 
 def _take(
@@ -125,12 +186,14 @@ def _list_unlike(name: str, layer: BlockwiseLayer, keys: Collection[Key]) -> lis
 
 def _keep_fresh(met: dict[Any, dict[Key, None]], name: str | None, keys: Iterable[Key]) -> list[Key]:
     """Give those of a layer's keys that are met for the first time."""
-    before = met.setdefault(name, {})
-    fresh = dict.fromkeys(keys)
-    if before:
-        fresh = {key: None for key in fresh if key not in before}
+    fresh = keys if type(keys) is dict else dict.fromkeys(keys)
+    before = met.get(name)
+    if before is None:
+        met[name] = fresh
+        return [*fresh]
+    found = [key for key in fresh if key not in before]
     before.update(fresh)
-    return [*fresh]
+    return found
 
 
 def _need_whole(
@@ -156,17 +219,23 @@ def _need_tasks(
     needed: Mapping[Any, dict[Key, None]],
 ) -> list[Key]:
     """Need all that tasks and values refer to, and give what is called otherwise than any layer."""
-
-    def refer(key: Key) -> Iterable[Key]:
-        # Half of the time of a plan: nearly all are tasks, or were written as dask once did.
+    strays: list[Key] = []
+    for key in keys:
         node: Any = nodes.get(key)
+        # Nearly all are tasks, or were written as dask once did.
         if type(node) is Task:
             references: Iterable[Key] = node.dependencies
-            return references
-        found = _references_in(node, nodes, layers) if type(node) is tuple else None
-        return inputs(key) if found is None else found
-
-    return _sort_in(needed, itertools.chain.from_iterable(map(refer, keys)))
+        else:
+            found = _references_in(node, nodes, layers) if type(node) is tuple else None
+            references = inputs(key) if found is None else found
+        # As `_sort_in`, of which a call for each task takes as long as the rest.
+        for dep in references:
+            layer = needed.get(dep[0] if type(dep) is tuple and dep else dep)
+            if layer is None:
+                strays.append(dep)
+            else:
+                layer[dep] = None
+    return strays
 
 
 def _references_in(

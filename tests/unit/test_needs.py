@@ -45,7 +45,7 @@ def listed(tokens: GraphTokens, keys: list[Key], cut: set[Key] = frozenset()) ->
         return [key for key in asked if key not in cut]
 
     seen: list[Key] = []
-    found = [key for blocks in tokens.needed(keys, go_on).values() for key in blocks]
+    found = [key for blocks in tokens.needs.by_layer(keys, go_on).values() for key in blocks]
     assert sorted(map(str, found)) == sorted(map(str, seen)), "each is asked for, once"
     return found
 

@@ -14,6 +14,7 @@ from daskcache.graph import substitute
 from daskcache.plan import make_plan
 from daskcache.pool import StoredBlock
 from daskcache.tokens import GraphTokens
+from daskcache.tokens.needs import Needs
 from tests import producers
 from tests.producers import doubled
 
@@ -57,6 +58,27 @@ def test_counts(store_root, which, loads, computes):
     assert repr(plan) == f"<Plan: {loads} loads, {computes} computes, 0 writes, 0 uncacheable>"
     assert plan.is_trivial is (not which)
     assert not store_root.exists(), "planning touches no store"
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_what_a_graph_needs_is_listed_again_only_where_something_is_stored(monkeypatch, is_stored):
+    """The tokens have listed all of it."""
+    walks = []
+    walk = Needs._walk
+    monkeypatch.setattr(Needs, "_walk", lambda self, *args: walks.append(args) or walk(self, *args))
+    stored = doubled()
+    x = stored + 1
+    _, finder, _ = plan_for(x, stored)
+    walks.clear()
+    tokens, keys = GraphTokens(x.dask, Fingerprinter()), [(x.name, i) for i in range(4)]
+    tokens.evaluate(keys)
+    among = {(stored.name, 2), (x.name, 3)}
+    place = (lambda key, token: token) if not is_stored else (lambda key, token: None)
+    plan = make_plan(tokens, keys, find=finder((2,) if is_stored else ()), target=place, among=among)
+    assert len(walks) == 1 + is_stored
+    assert set(plan.writes) == (set() if is_stored else among)
+    assert len(plan.computes) == (10 if is_stored else 12)
+    assert len(make_plan(tokens, keys[:1], find=finder(()), among=set()).computes) == 3
 
 
 def test_only_what_is_needed(store_root):
