@@ -100,11 +100,10 @@ class Needs:
         dict
             Keys by the layer that they are called by; by None the others.
         """
-        if go_on is None and self._last is not None and self._last[0] == keys:
-            # Once is enough, and it is large.
-            batches, self._last = self._last[1], None
-        else:
-            batches = self._walk(keys, go_on or _all)
+        # Once is enough, and it is large.
+        last, self._last = self._last, None
+        is_known = go_on is None and last is not None and last[0] == keys
+        batches = last[1] if last is not None and is_known else self._walk(keys, go_on or _all)
         found: dict[str | None, list[Key]] = {}
         for name, part in batches:
             found.setdefault(name, []).extend(part)
