@@ -20,6 +20,9 @@ from daskcache.fingerprint import Fingerprinter, LoadedCode, loaded
 from daskcache.optimizer import Optimizer, rewrite
 from tests.workspace import Workspace
 
+# All that other tests have loaded into the process is the user's code here, and is looked at.
+pytestmark = pytest.mark.timeout(600)
+
 FILES = {
     "mine.py": """
         import zarr
