@@ -49,6 +49,7 @@ class Direct:
     """
 
     __slots__ = (
+        "_are_named",
         "_combine",
         "_graph",
         "_hash",
@@ -84,9 +85,12 @@ class Direct:
         digester = graph.fingerprinter.digester
         self._hash: Callable[[bytes], bytes] = digester.digest_framed
         self._combine: Callable[[bytes, Sequence[bytes]], bytes] = digester.combine_digests
-        # No number equals a tuple or a text: where all keys are these, none is looked up among them.
+        # No number equals a tuple or a text: where all keys are these, none is looked up among them; nor is a tuple of
+        # numbers where all keys that are tuples begin with a name.
         has_numbers = not {tuple, str}.issuperset(map(type, nodes))
         self._never_keys = _NEVER_KEYS if has_numbers else _NEVER_KEYS | {int, float, bool}
+        heads = {type(part) for key in nodes if type(key) is tuple for part in (key[:1] or (None,))}
+        self._are_named = heads.issubset({str, tuple})
 
     def evaluate(self, listed: Sequence[tuple[str | None, list[Key]]]) -> Iterator[Key]:
         """Give tokens to tasks, each after most of what it needs itself.
@@ -159,7 +163,11 @@ class Direct:
         known = self._ordinary.get(id(task.func))
         if known is None:
             known = self._readers.get(id(task.func))
-            if known is None or not args or type(args[0]) is not TaskRef or self._is_value(args[0].key):
+            if known is None or not args or type(args[0]) is not TaskRef:
+                return None
+            read: Any = args[0].key
+            is_block = type(read) is tuple and read and read[0] in self._layers
+            if not is_block and self._is_value(read):
                 return None
         count = len(args)
         if not count and not kwargs:
@@ -315,10 +323,10 @@ class Direct:
     def _older_argument(self, arg: Any, waiting: list[Key]) -> bytes | None:
         kind = type(arg)
         if kind is tuple:
-            if self._never_keys.issuperset(map(type, arg)):
+            if self._are_named and self._never_keys.issuperset(map(type, arg)):
                 # Once something is missing, all is looked at again.
                 return None if waiting else self._value(arg)
-            if callable(arg[0]):
+            if arg and callable(arg[0]):
                 return None
             found: Any = None
             try:

@@ -434,3 +434,20 @@ def test_a_block_is_known_by_a_number_of_any_type(number: Callable[[int], Any]) 
     expected = token_of(renamed_blocks(int, 0))
     assert token_of(renamed_blocks(number, 0)) == expected
     assert token_of(renamed_blocks(number, 1)) != expected
+
+
+@pytest.mark.parametrize("key", [(0, 1), (), (None, 1), (1.5,), (("a",), 1), 3, 2.5, "a", ("a", 0)], ids=repr)
+@pytest.mark.parametrize("is_high", [True, False])
+@pytest.mark.parametrize("wrap", [lambda key: key, lambda key: [key], lambda key: [1, [key]]])
+def test_any_key_of_a_graph_is_a_reference(key: Any, is_high: bool, wrap: Callable[[Any], Any]) -> None:
+    def tokens_of(value: int) -> list[bytes | None]:
+        # The second call of a function is looked at with what is known of the first.
+        tasks = {key: (operator.neg, value), "first": (np.sum, wrap(key)), "second": (np.sum, wrap(key), 0)}
+        graph = HighLevelGraph({"all": tasks}, {"all": set()}) if is_high else tasks
+        tokens = GraphTokens(graph, Fingerprinter())
+        tokens.evaluate(["first", "second"])
+        return [tokens.token("first"), tokens.token("second")]
+
+    ones, twos = tokens_of(1), tokens_of(2)
+    assert None not in ones
+    assert not {*ones} & {*twos}
