@@ -5,7 +5,8 @@ from __future__ import annotations
 import graphlib
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+import operator
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
@@ -166,7 +167,7 @@ def _take(
     if layer is None:
         return keys
     # A tuple that is an argument may only look like a key.
-    unlike = _list_unlike(name, layer, keys)
+    unlike = _list_unlike(layer, keys)
     strays += unlike
     if name in whole:
         whole.discard(name)
@@ -174,12 +175,11 @@ def _take(
     return [key for key in keys if key not in unlike] if unlike else keys
 
 
-def _list_unlike(name: str, layer: BlockwiseLayer, keys: Collection[Key]) -> list[Key]:
+def _list_unlike(layer: BlockwiseLayer, keys: Collection[Key]) -> list[Key]:
     """List the keys of which a layer has no block."""
-    if 2 * len(keys) > math.prod(layer.shape):
-        # Where most are there, a set of them is made in a fifth of the time that a look at each takes.
-        blocks = {*itertools.product([name], *map(range, layer.shape))}
-        return [key for key in keys if key not in blocks]
+    listed: list[Any] = [*keys]
+    if {*map(type, listed)} <= {tuple} and _are_blocks(layer, listed):
+        return []
     return [key for key in keys if type(key) is not tuple or not layer.has_block(key[1:])]
 
 
@@ -211,77 +211,142 @@ def _need_whole(
 
 
 def _need_tasks(
-    keys: Iterable[Key],
+    keys: Sequence[Key],
     nodes: Mapping[Key, Any],
     layers: Mapping[str, BlockwiseLayer],
     inputs: Callable[[Key], Iterable[Key]],
     needed: Mapping[Any, dict[Key, None]],
 ) -> list[Key]:
     """Need all that tasks and values refer to, and give what is called otherwise than any layer."""
-    strays: list[Key] = []
-    for key in keys:
-        node: Any = nodes.get(key)
+    tasks = [*map(nodes.get, keys)]
+    if {*map(type, tasks)} == {Task}:
+        return _sort_in(needed, itertools.chain.from_iterable(map(_read_dependencies, tasks)))
+    together = _references_in(tasks, nodes, layers) if {*map(type, tasks)} == {tuple} else None
+    if together is not None:
+        return _sort_in(needed, together)
+    references: list[Key] = []
+    for key, node in zip(keys, tasks, strict=True):
         # Nearly all are tasks, or were written as dask once did.
         if type(node) is Task:
-            references: Iterable[Key] = node.dependencies
+            references += node.dependencies
         else:
-            found = _references_in(node, nodes, layers) if type(node) is tuple else None
-            references = inputs(key) if found is None else found
-        # As `_sort_in`, of which a call for each task takes as long as the rest.
-        for dep in references:
-            layer = needed.get(dep[0] if type(dep) is tuple and dep else dep)
-            if layer is None:
-                strays.append(dep)
-            else:
-                layer[dep] = None
-    return strays
+            found = _references_in((node,), nodes, layers) if type(node) is tuple else None
+            references += inputs(key) if found is None else found
+    return _sort_in(needed, references)
+
+
+_read_dependencies = operator.attrgetter("dependencies")
+_read_head = operator.itemgetter(0)
 
 
 def _references_in(
-    node: tuple[Any, ...], nodes: Mapping[Key, Any], layers: Mapping[str, BlockwiseLayer]
+    parts: Sequence[Any], nodes: Mapping[Key, Any], layers: Mapping[str, BlockwiseLayer]
 ) -> list[Key] | None:
-    """List the keys in a task of the older form, as dask would find them; None where it holds what is not plain."""
+    """List the keys in tasks of the older form, as dask would find them; None where they hold what is not plain."""
     found: list[Key] = []
-    stack: list[Any] = [node]
-    while stack:
-        part = stack.pop()
-        kind = type(part)
-        if kind is list:
-            stack += part
-        elif kind is tuple:
-            if part and callable(part[0]):
-                stack += part[1:]
-                continue
-            try:
-                layer = layers.get(part[0]) if part and type(part[0]) is str else None
-                is_key = part in nodes or (layer is not None and layer.has_block(part[1:]))
-            except TypeError:
-                is_key = False  # not hashable
-            if is_key:
-                found.append(part)
-            else:
-                stack += part
-        elif kind in _MAYBE_KEYS:
-            if part in nodes:
-                found.append(part)
-        elif kind not in _NEVER_KEYS:
+    while parts:
+        inner: list[Any] = []
+        kinds = {*map(type, parts)}
+        if not kinds <= _PLAIN:
             return None
+        for kind in kinds - _NEVER_KEYS:
+            some: Sequence[Any] = parts if len(kinds) == 1 else [part for part in parts if type(part) is kind]
+            if kind is list:
+                inner += itertools.chain.from_iterable(some)
+            elif kind is not tuple:
+                found += filter(nodes.__contains__, some)
+            elif not _are_keys(some, nodes, layers):
+                _look_into(some, nodes, layers, found, inner)
+            else:
+                found += some
+        parts = inner
     return found
 
 
-_MAYBE_KEYS = frozenset([str, int, float, bool])
+def _look_into(
+    tuples: Sequence[tuple[Any, ...]],
+    nodes: Mapping[Key, Any],
+    layers: Mapping[str, BlockwiseLayer],
+    found: list[Key],
+    inner: list[Any],
+) -> None:
+    """Tell tuples that are keys from tasks and others, in which there may be some."""
+    for part in tuples:
+        if part and callable(part[0]):
+            inner += part[1:]
+            continue
+        try:
+            layer = layers.get(part[0]) if part and type(part[0]) is str else None
+            is_key = part in nodes or (layer is not None and layer.has_block(part[1:]))
+        except TypeError:
+            is_key = False  # not hashable
+        if is_key:
+            found.append(part)
+        else:
+            inner += part
+
+
+def _are_keys(
+    tuples: Sequence[tuple[Any, ...]], nodes: Mapping[Key, Any], layers: Mapping[str, BlockwiseLayer]
+) -> bool:
+    """Tell, in a fraction of the time that looking at each takes, whether all are keys; not always where they are."""
+    names = (
+        {*map(_read_head, tuples)}
+        if all(tuples) and {*map(type, map(_read_head, tuples))} == {str}
+        else set()
+    )
+    if len(names) != 1:
+        return False
+    layer = layers.get(*names)
+    try:
+        return all(map(nodes.__contains__, tuples)) if layer is None else _are_blocks(layer, tuples)
+    except TypeError:
+        return False  # not hashable
+
+
+def _are_blocks(layer: BlockwiseLayer, keys: Sequence[tuple[Any, ...]]) -> bool:
+    """As `_are_keys`, of keys that are called by a layer."""
+    if {*map(len, keys)} != {1 + len(layer.shape)}:
+        return False
+    for axis, count in enumerate(layer.shape, 1):
+        numbers = [*map(operator.itemgetter(axis), keys)]
+        if {*map(type, numbers)} != {int} or min(numbers) < 0 or max(numbers) >= count:
+            return False
+    return True
+
+
+_FEW = 4
 _NEVER_KEYS = frozenset(
     [type(None), slice, np.ndarray, bytes, type, partial, FunctionType, BuiltinFunctionType, np.ufunc]
 )
+_PLAIN = _NEVER_KEYS | {list, tuple, str, int, float, bool}
 
 
 def _sort_in(needed: Mapping[Any, dict[Key, None]], keys: Iterable[Key]) -> list[Key]:
     """Need keys of layers that they are called by, and give the others."""
+    # Most often they are those of one layer, or of a few.
+    listed: list[Any] = [*keys]
+    names: list[Any] = []
+    if {*map(type, listed)} == {tuple} and all(listed):
+        names = [*map(_read_head, listed)]
+    owners = {*names} or {None}
+    if len(owners) == 1 and names:
+        return [*_need_of(needed, names[0], listed)]
     strays: list[Key] = []
-    for key in keys:
-        layer = needed.get(key[0] if type(key) is tuple and key else key)
-        if layer is None:
-            strays.append(key)
-        else:
-            layer[key] = None
+    if names and len(owners) <= _FEW:
+        for owner in owners:
+            strays += _need_of(
+                needed, owner, [*itertools.compress(listed, [name == owner for name in names])]
+            )
+        return strays
+    for key in listed:
+        strays += _need_of(needed, key[0] if type(key) is tuple and key else key, (key,))
     return strays
+
+
+def _need_of(needed: Mapping[Any, dict[Key, None]], name: Any, keys: Sequence[Key]) -> Sequence[Key]:
+    layer = needed.get(name)
+    if layer is None:
+        return keys
+    layer.update(dict.fromkeys(keys))
+    return ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -117,9 +118,10 @@ def test_what_is_known_is_not_listed_again() -> None:
 
 def test_arguments_that_look_like_keys_are_none() -> None:
     x = grid()
-    for odd in ((x.name, 0, 99), (x.name, [0], 0), (x.name,)):
+    odds = ((x.name, 0, 99), (x.name, 0, 3), (x.name, -1, 0), (x.name, 0.5, 0), (x.name, [0], 0), (x.name,))
+    for odd, others in itertools.product(odds, ([("odd", 7)], [])):
         graph = HighLevelGraph.from_collections(
-            "odd", {("odd", 0): (add_regions, (x.name, 0, 0), [odd, ("odd", 7)])}, dependencies=[x]
+            "odd", {("odd", 0): (add_regions, [(x.name, 0, 0)], [[odd, *others]])}, dependencies=[x]
         )
         tokens = GraphTokens(graph, Fingerprinter())
         found = listed(tokens, [("odd", 0)])
