@@ -7,13 +7,24 @@ a token is: `Direct` gives its token or none at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, MutableMapping, Sequence
+import itertools
+from collections.abc import (
+    Callable,
+    Container,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    Sequence,
+)
 from typing import Any
 
-from daskcache.dask_internals import Alias, DataNode, GraphNode, Key, List, Task, TaskRef, Tuple
+from daskcache.dask_internals import Alias, DataNode, GraphNode, Key, Task, TaskRef
 from daskcache.errors import UncacheableError
 from daskcache.fingerprint.digest import DIGEST_FRAME, frame
 from daskcache.tokens.blockwise import BlockwiseLayer
+from daskcache.tokens.columns import ARE_DIGESTS, CONTAINERS, Columns, list_alike
 from daskcache.tokens.functions import Known
 from daskcache.tokens.rules import encode_name
 from daskcache.tokens.scope import FromDependencyError, Scope, TokenSource
@@ -22,7 +33,6 @@ __all__ = ["Direct", "GraphKeys"]
 
 # Of one task that are followed here.
 _MOST_NAMES = 10
-_CONTAINERS = {List: b"list", Tuple: b"tuple"}
 # Of the things in an older tuple, those that dask looks up among the keys, and those that it never does.
 _MAYBE_KEYS = (int, float, str, bool)
 _NEVER_KEYS = frozenset([slice, type(None), type(...), complex])
@@ -49,7 +59,7 @@ class Direct:
     """
 
     __slots__ = (
-        "_are_named",
+        "_columns",
         "_combine",
         "_graph",
         "_hash",
@@ -85,12 +95,10 @@ class Direct:
         digester = graph.fingerprinter.digester
         self._hash: Callable[[bytes], bytes] = digester.digest_framed
         self._combine: Callable[[bytes, Sequence[bytes]], bytes] = digester.combine_digests
-        # No number equals a tuple or a text: where all keys are these, none is looked up among them; nor is a tuple of
-        # numbers where all keys that are tuples begin with a name.
+        self._columns = Columns(tokens, self._leaves, digester, self._argument, self._older_argument)
+        # No number equals a tuple or a text: where all keys are these, none is looked up among them.
         has_numbers = not {tuple, str}.issuperset(map(type, nodes))
         self._never_keys = _NEVER_KEYS if has_numbers else _NEVER_KEYS | {int, float, bool}
-        heads = {type(part) for key in nodes if type(key) is tuple for part in (key[:1] or (None,))}
-        self._are_named = heads.issubset({str, tuple})
 
     def evaluate(self, listed: Sequence[tuple[str | None, list[Key]]]) -> Iterator[Key]:
         """Give tokens to tasks, each after most of what it needs itself.
@@ -114,6 +122,9 @@ class Direct:
                 # The first one tells how the others are made up.
                 yield keys[0]
                 left = layer.fill(keys, self._scope, tokens)
+            else:
+                count = yield from self._fill(keys)
+                left = [key for key in left if key not in tokens] if count < len(keys) else ()
             for key in left:
                 node: Any = None if layer is not None else nodes.get(key)
                 if type(node) is Task:
@@ -128,6 +139,49 @@ class Direct:
                 else:
                     waiting.clear()
                     yield key
+
+    def _fill(self, keys: Sequence[Key]) -> Generator[Key, None, int]:
+        """Give tokens to those of many tasks that are alike and of which all inputs are known, and tell how many these are.
+
+        As `_task` and `_older` would one by one, in half of the time.
+        """
+        count = 0
+        tokens, combine_all = self._tokens, self._graph.fingerprinter.digester.digest_all
+        for alike in list_alike(keys, self._nodes):
+            known = self._known_of(alike.function)
+            if known is None:
+                # Another one may tell.
+                yield alike.keys[-1]
+                known = self._known_of(alike.function)
+                if known is None:
+                    continue
+            if id(alike.function) not in self._ordinary:
+                # Of most values tasks want a region only.
+                alike = alike.where([self._reads_block(read, alike.is_older) for read in alike.columns[0]])
+            columns = [self._columns.digest(column, alike.is_older) for column in alike.columns]
+            filled: Sequence[Key] = alike.keys
+            if not all(ARE_DIGESTS(map(type, column)) for column in columns):
+                is_known = [ARE_DIGESTS(map(type, row)) for row in zip(*columns, strict=True)]
+                filled = [*itertools.compress(filled, is_known)]
+                columns = [[*itertools.compress(column, is_known)] for column in columns]
+            head = known.heads.get(len(columns)) or known.head(len(columns))
+            rows = zip(itertools.repeat(head, len(filled)), *columns, strict=True)
+            tokens.update(zip(filled, combine_all(map(DIGEST_FRAME.join, rows)), strict=True))
+            count += len(filled)
+        return count
+
+    def _known_of(self, function: object) -> Known | None:
+        return self._ordinary.get(id(function)) or self._readers.get(id(function))
+
+    def _reads_block(self, read: Any, is_older: bool) -> bool:
+        """Tell whether what a reader is given is computed."""
+        if not is_older:
+            if type(read) is not TaskRef:
+                return False
+            read = read.key
+        if type(read) is tuple and read and type(read[0]) is str and read[0] in self._layers:
+            return not is_older or self._is_key(read)
+        return (not is_older or self._is_key(read)) and not self._is_value(read)
 
     def token(self, key: Key, waiting: list[Key]) -> bytes | None:
         """Give the token of a key, if all that it depends on is known and no rule is needed.
@@ -251,7 +305,7 @@ class Direct:
             return self._value(arg.value)
         if kind is Alias:
             return self._reference(arg.target, waiting)
-        tag = _CONTAINERS.get(kind)
+        tag = CONTAINERS.get(kind)
         if tag is not None:
             parts, tokens = [], self._tokens
             for element in arg.args:
@@ -323,7 +377,7 @@ class Direct:
     def _older_argument(self, arg: Any, waiting: list[Key]) -> bytes | None:
         kind = type(arg)
         if kind is tuple:
-            if self._are_named and self._never_keys.issuperset(map(type, arg)):
+            if self._never_keys.issuperset(map(type, arg)) and not self._is_key(arg):
                 # Once something is missing, all is looked at again.
                 return None if waiting else self._value(arg)
             if arg and callable(arg[0]):
