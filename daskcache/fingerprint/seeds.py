@@ -18,7 +18,6 @@ __all__ = ["Seeds", "depends_on_seed", "find_seeds", "find_unseeded_call", "reso
 
 _MISSING: Any = object()
 _SEED_NAMES = ("seed", "entropy", "x")
-_DEPTH = 12
 _GIVE_ONE = "give it a number, such as 0"
 
 
@@ -61,13 +60,35 @@ def find_seeds(function: FunctionType, kind: type | None = None) -> Seeds:
     >>> sorted(find_seeds(draw).parameters), find_seeds(call).refusal.partition(";")[0]
     (['seed'], 'draws unseeded random numbers (draw is given no seed)')
     """
-    return _find_seeds(function, kind, ())
+    # What functions say of each other is worked out until nothing changes, each by itself: they may call each other in
+    # circles, and where each calls two others, to follow the calls would take forever.
+    known: dict[_Question, Seeds] = {}
+    callers: dict[_Question, set[_Question]] = {}
+    waiting: list[_Question] = [(function, kind)]
+    while waiting:
+        asking = waiting.pop()
+
+        def ask(called: FunctionType, owner: type | None, asking: _Question = asking) -> Seeds:
+            question = called, owner
+            callers.setdefault(question, set()).add(asking)
+            if question not in known:
+                known[question] = Seeds()
+                waiting.append(question)
+            return known[question]
+
+        found = _look_for_seeds(*asking, ask)
+        if found != known.get(asking):
+            known[asking] = found
+            waiting.extend(callers.get(asking, ()))
+    return known[function, kind]
 
 
-def _find_seeds(function: FunctionType, kind: type | None, within: tuple[Any, ...]) -> Seeds:
-    if function in within or len(within) > _DEPTH or declared(function) is not None:
-        return Seeds()
-    if find_home(function.__globals__.get("__name__")).kind != "user":
+_Question = tuple[FunctionType, type | None]
+
+
+def _look_for_seeds(function: FunctionType, kind: type | None, ask: FindSeeds) -> Seeds:
+    """As `find_seeds`, of one function, where others are asked what they are known to need by now."""
+    if declared(function) is not None or find_home(function.__globals__.get("__name__")).kind != "user":
         return Seeds()
     parameters: set[str] = set()
     attributes: set[str] = set()
@@ -100,9 +121,7 @@ def _find_seeds(function: FunctionType, kind: type | None, within: tuple[Any, ..
         elif isinstance(called, type):
             target, skipped = _method(called, "__init__"), 1
         if isinstance(target, FunctionType):
-            inner = _find_seeds(
-                target, kind if skipped and not isinstance(called, type) else None, (*within, function)
-            )
+            inner = ask(target, kind if skipped and not isinstance(called, type) else None)
             for parameter in inner.parameters:
                 note(_bound(target, parameter, call, skipped), f"{name} is given no seed")
             if skipped and target is not called and not isinstance(called, type):
@@ -110,7 +129,7 @@ def _find_seeds(function: FunctionType, kind: type | None, within: tuple[Any, ..
         for value in (*call.arguments, *call.keywords.values()):
             handed = resolve(function, value) if value.kind in ("global", "free") else None
             if isinstance(handed, FunctionType):
-                inner = _find_seeds(handed, None, (*within, function))
+                inner = ask(handed, None)
                 for parameter in inner.parameters:
                     if _default(handed, parameter) == (None,):
                         given = call.keywords.get(parameter, Named("constant"))

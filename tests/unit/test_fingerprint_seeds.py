@@ -20,7 +20,9 @@ from dask.core import flatten
 
 import daskcache
 from daskcache.errors import DaskcacheWarning, UncacheableError
-from daskcache.fingerprint import Fingerprinter, fingerprint
+from daskcache.fingerprint import Fingerprinter, fingerprint, seeds
+from daskcache.fingerprint.calls import calls_of
+from daskcache.fingerprint.seeds import find_seeds
 from daskcache.tokens import GraphTokens
 
 SOURCE = """
@@ -319,3 +321,54 @@ def test_calls_of_cached_functions() -> None:
         assert not np.array_equal(first, draw(3))
         assert not np.array_equal(taken, take(rng))
     assert np.array_equal(draw(3, seed=1), draw(3, 1))
+
+
+def many(count: int, last: str) -> str:
+    """Write functions each of which calls the next one twice, and hands it its seed."""
+    steps = [
+        f"def f{i}(b, seed=None): return f{i + 1}(b, seed) + f{i + 1}(b, seed=seed)" for i in range(count)
+    ]
+    return "\n".join(["import numpy as np", *steps, f"def f{count}(b, seed=None): return {last}"])
+
+
+@pytest.mark.parametrize(
+    "last", ["np.random.default_rng(seed).normal(size=b.shape)", "f0(b, seed) + f2(b, None)"]
+)
+def test_functions_that_call_each_other_over_and_over(last: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    users = types.ModuleType("__main__")
+    draws = "np.random" in last
+    exec(many(40, last), vars(users))
+    exec("def of_one(b): return f0(b)\ndef with_seed(b): return f0(b, 3)", vars(users))
+    looked: list[Any] = []
+    monkeypatch.setattr(seeds, "calls_of", lambda code: looked.append(code) or calls_of(code))
+    assert (find_seeds(users.of_one).refusal is not None) == draws
+    assert find_seeds(users.with_seed).refusal is None
+    assert find_seeds(users.f0).parameters == ({"seed"} if draws else set())
+    # A function is looked at again where one that it calls has turned out to need something.
+    assert len(looked) <= 3 * 2 * 44
+
+
+def test_functions_that_call_each_other_in_a_circle() -> None:
+    users = types.ModuleType("__main__")
+    source = """
+import numpy as np
+def up(b, seed=None, n=3): return down(b, seed, n - 1) if n else b
+def down(b, state, n): return up(b + np.random.default_rng(state).normal(), state, n)
+def unseeded(b): return up(b)
+def seeded(b): return up(b, 1)
+def itself(b, seed=None, n=3): return itself(b + make(seed), None, n - 1) if n else b
+def make(seed): return np.random.default_rng(seed).normal()
+class Noise:
+    def __init__(self, seed=None): self.seed = seed
+    def left(self, b): return self.right(b)
+    def right(self, b): return self.left(b) + self.draw(b)
+    def draw(self, b): return b + np.random.default_rng(self.seed).normal()
+"""
+    exec(source, vars(users))
+    assert find_seeds(users.up).parameters == {"seed"}
+    assert find_seeds(users.down).parameters == {"state"}
+    assert find_seeds(users.unseeded).refusal is not None
+    assert find_seeds(users.seeded).refusal is None
+    assert find_seeds(users.itself).refusal is not None
+    for name in ("left", "right", "draw"):
+        assert find_seeds(vars(users.Noise)[name], users.Noise).attributes == {"seed"}
