@@ -131,6 +131,27 @@ class BlockwiseLayer:
                 yield from node.dependencies
         yield from self._outer
 
+    def dependencies_of(self, keys: Sequence[Key]) -> list[Key]:
+        """List the keys that the tasks of many blocks refer to, some of them more than once.
+
+        Parameters
+        ----------
+        keys : sequence of tuple
+            The layer's name, and blocks' numbers.
+
+        Returns
+        -------
+        list of Hashable
+            As from `dependencies` of each.
+        """
+        if self._others or not keys:
+            return [dep for key in keys for dep in self.dependencies(key[1:])]
+        numbers = _list_numbers(keys, self.dummies)
+        found: list[Key] = [*self._outer]
+        for name, positions in self._blocks.values():
+            found += _zip(name, len(keys), [numbers[position] for position in positions])
+        return found
+
     def token(self, coords: tuple[Any, ...], outer: Scope) -> bytes:
         """Give the token of a block.
 
@@ -257,10 +278,7 @@ class _Template:
         # block where that can be, which takes a third of the time of block by block.
         if not keys:
             return []
-        numbers: list[Iterable[Any]] = [
-            [*map(operator.itemgetter(axis), keys)] for axis in range(1, len(keys[0]))
-        ]
-        numbers += map(itertools.repeat, dummies)
+        numbers = _list_numbers(keys, dummies)
         columns = [_digest_input(make, numbers, len(keys), outer, tokens) for make in self._slots]
         left: list[Key] = []
         if not all(ARE_DIGESTS(map(type, column)) for column in columns):
@@ -316,6 +334,15 @@ def _digest_input(
             for value in values
         ]
     return [_token_of(make(full[1:]), outer) for full in _zip(None, count, numbers)]
+
+
+def _list_numbers(keys: Sequence[Any], dummies: tuple[Any, ...]) -> list[Iterable[Any]]:
+    """Give the numbers of blocks axis by axis, also of axes that are summed over."""
+    numbers: list[Iterable[Any]] = [
+        [*map(operator.itemgetter(axis), keys)] for axis in range(1, len(keys[0]))
+    ]
+    numbers += map(itertools.repeat, dummies)
+    return numbers
 
 
 def _zip(name: Any, count: int, numbers: Sequence[Iterable[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -145,8 +145,7 @@ class Needs:
                     elif len(going) == math.prod(layer.shape) and not layer.refers_elsewhere:
                         _need_whole(layer, self._layers, whole, needed, strays)
                     else:
-                        for key in going:
-                            strays += _sort_in(needed, layer.dependencies(key[1:]))
+                        strays += _sort_in(needed, layer.dependencies_of(going))
             if not whole and not any(needed.values()):
                 return found
 

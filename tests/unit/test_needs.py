@@ -155,11 +155,11 @@ def test_blocks_of_a_layer_that_is_needed_as_a_whole_are_not_followed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     followed: list[Any] = []
-    dependencies = BlockwiseLayer.dependencies
+    dependencies_of = BlockwiseLayer.dependencies_of
     monkeypatch.setattr(
         BlockwiseLayer,
-        "dependencies",
-        lambda self, coords: followed.append(coords) or dependencies(self, coords),
+        "dependencies_of",
+        lambda self, keys: followed.extend(keys) or dependencies_of(self, keys),
     )
     x = da.ones((20, 20), chunks=2)
     y = ((x + 1) * 2 - x.T).sum(axis=0)
