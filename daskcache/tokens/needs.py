@@ -218,19 +218,25 @@ def _need_tasks(
 ) -> list[Key]:
     """Need all that tasks and values refer to, and give what is called otherwise than any layer."""
     tasks = [*map(nodes.get, keys)]
-    if {*map(type, tasks)} == {Task}:
-        return _sort_in(needed, itertools.chain.from_iterable(map(_read_dependencies, tasks)))
-    together = _references_in(tasks, nodes, layers) if {*map(type, tasks)} == {tuple} else None
-    if together is not None:
-        return _sort_in(needed, together)
+    kinds = {*map(type, tasks)}
+    # Nearly all are tasks, or were written as dask once did.
     references: list[Key] = []
-    for key, node in zip(keys, tasks, strict=True):
-        # Nearly all are tasks, or were written as dask once did.
-        if type(node) is Task:
-            references += node.dependencies
+    if Task in kinds:
+        made = tasks if len(kinds) == 1 else [node for node in tasks if type(node) is Task]
+        references += itertools.chain.from_iterable(map(_read_dependencies, made))
+    one_by_one = kinds - {Task, tuple}
+    if tuple in kinds:
+        written = tasks if len(kinds) == 1 else [node for node in tasks if type(node) is tuple]
+        together = _references_in(written, nodes, layers)
+        if together is None:
+            one_by_one.add(tuple)
         else:
-            found = _references_in((node,), nodes, layers) if type(node) is tuple else None
-            references += inputs(key) if found is None else found
+            references += together
+    if one_by_one:
+        for key, node in zip(keys, tasks, strict=True):
+            if type(node) in one_by_one:
+                found = _references_in((node,), nodes, layers) if type(node) is tuple else None
+                references += inputs(key) if found is None else found
     return _sort_in(needed, references)
 
 
