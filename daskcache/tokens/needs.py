@@ -23,6 +23,11 @@ __all__ = ["Needs"]
 Batches = list[tuple[str | None, list[Key]]]
 """What a layer is called, and keys of it; None, and keys that are called otherwise. Most come before what they need."""
 
+Refers = dict[str | None, set[str | None]]
+"""The layers that tasks of a layer refer to; None for keys that are called otherwise."""
+
+GoOn = Callable[[str | None, list[Key]], list[Key]]
+
 
 class Needs:
     """Lists what keys of a graph need.
@@ -56,7 +61,7 @@ class Needs:
         self._nodes = nodes
         self._inputs = inputs
         # Of which tokens are made, and then a plan.
-        self._last: tuple[list[Key], Batches] | None = None
+        self._last: tuple[list[Key], Batches, Refers] | None = None
 
     def batches(self, keys: list[Key], known: Collection[Key]) -> Batches:
         """List all that some keys need, with these, but for what is known.
@@ -74,13 +79,14 @@ class Needs:
             What a layer is called, and keys of it; None, and keys that are called otherwise. Most come before what they need.
         """
         if not known:
-            self._last = [*keys], self._walk(keys, _all)
-            return self._last[1]
+            found, refers = self._walk(keys, _all)
+            self._last = [*keys], found, refers
+            return found
 
         def go_on(name: str | None, asked: list[Key]) -> list[Key]:
             return [key for key in asked if key not in known]
 
-        return [(name, left) for name, part in self._walk(keys, go_on) if (left := go_on(name, part))]
+        return [(name, left) for name, part in self._walk(keys, go_on)[0] if (left := go_on(name, part))]
 
     def by_layer(
         self, keys: list[Key], go_on: Callable[[str | None, list[Key]], list[Key]] | None = None
@@ -103,75 +109,220 @@ class Needs:
         """
         # Once is enough, and it is large.
         last, self._last = self._last, None
-        is_known = go_on is None and last is not None and last[0] == keys
-        batches = last[1] if last is not None and is_known else self._walk(keys, go_on or _all)
+        if last is None or last[0] != keys:
+            return _join(self._walk(keys, go_on or _all)[0])
+        listed = _join(last[1])
+        return listed if go_on is None else self._cut(keys, listed, last[2], go_on)
+
+    def _cut(
+        self, keys: list[Key], listed: dict[str | None, list[Key]], refers: Refers, go_on: GoOn
+    ) -> dict[str | None, list[Key]]:
+        """As `by_layer`, of what is listed already: only layers below those that one does not go on from are walked again."""
+        order = _sort(refers)
+        if order is None or {*order} != listed.keys():
+            return _join(self._walk(keys, go_on)[0])
+        # What refers to itself may be cut by itself.
+        below = _list_below([name for name in order if name in refers[name]], refers)
         found: dict[str | None, list[Key]] = {}
-        for name, part in batches:
+        going: dict[str | None, list[Key]] = {}
+        for name in order:
+            if name not in below:
+                found[name] = listed[name]
+                going[name] = go_on(name, listed[name])
+                if len(going[name]) < len(listed[name]):
+                    below |= _list_below(refers[name], refers)
+        if not below:
+            return found
+        front = _Front(self._layers, self._nodes, self._inputs, [name for name in order if name in below])
+        front.need(keys)
+        for name in going:
+            if not below.isdisjoint(refers[name]):
+                front.refer(name, going[name])
+        # The others are of layers that are listed above.
+        named_otherwise = {*listed[None]} if None in below else ()
+        front.strays = [key for key in front.strays if key in named_otherwise]
+        for name, part in self._follow(front, go_on)[0]:
             found.setdefault(name, []).extend(part)
         return found
 
-    def _walk(self, keys: list[Key], go_on: Callable[[str | None, list[Key]], list[Key]]) -> Batches:
+    def _walk(self, keys: list[Key], go_on: GoOn) -> tuple[Batches, Refers]:
         dependencies = self._dsk.dependencies if isinstance(self._dsk, HighLevelGraph) else {}
-        try:
-            order = [*graphlib.TopologicalSorter(dependencies).static_order()][::-1]
-        except graphlib.CycleError:
-            order = [*dependencies]
-        needed: dict[Any, dict[Key, None]] = {name: {} for name in order}
+        order = _sort(dependencies)
+        front = _Front(self._layers, self._nodes, self._inputs, order or [*dependencies])
+        front.need(keys)
+        return self._follow(front, go_on)
+
+    def _follow(self, front: _Front, go_on: GoOn) -> tuple[Batches, Refers]:
         met: dict[Any, dict[Key, None]] = {}
         found: Batches = []
-        whole: set[str] = set()
-        strays = _sort_in(needed, keys)
-        while True:
+        refers: Refers = {}
+        while front.is_left:
             # First those that are called otherwise; after each layer again, so that those below are met with all that is needed.
-            for name in (None, *order):
-                while strays or (name is not None and (name in whole or needed[name])):
-                    if strays:
-                        fresh = _keep_fresh(met, None, strays)
-                        strays = []
-                        if fresh:
-                            found.append((None, fresh))
-                            going = go_on(None, fresh)
-                            strays += _need_tasks(going, self._nodes, self._layers, self._inputs, needed)
-                        continue
-                    assert name is not None
-                    layer = self._layers.get(name)
-                    fresh = _keep_fresh(met, name, _take(name, layer, needed, whole, strays))
-                    if not fresh:
-                        continue
-                    found.append((name, fresh))
-                    going = go_on(name, fresh)
-                    if layer is None:
-                        strays += _need_tasks(going, self._nodes, self._layers, self._inputs, needed)
-                    elif len(going) == math.prod(layer.shape) and not layer.refers_elsewhere:
-                        _need_whole(layer, self._layers, whole, needed, strays)
-                    else:
-                        strays += _sort_in(needed, layer.dependencies_of(going))
-            if not whole and not any(needed.values()):
-                return found
+            for name in (None, *front.needed):
+                while front.strays or front.has(name):
+                    taken = None if front.strays else name
+                    fresh = _keep_fresh(met, taken, front.take(taken))
+                    if fresh:
+                        found.append((taken, fresh))
+                        front.owners = refers.setdefault(taken, set())
+                        front.refer(taken, go_on(taken, fresh))
+        # What is called by a layer and no block of it hides who refers to it.
+        return found, {} if front.is_odd else refers
+
+
+def _join(batches: Batches) -> dict[str | None, list[Key]]:
+    found: dict[str | None, list[Key]] = {}
+    for name, part in batches:
+        found.setdefault(name, []).extend(part)
+    return found
+
+
+def _sort(refers: Mapping[Any, Collection[Any]]) -> list[Any] | None:
+    """List layers, each before those that it refers to; None where that cannot be."""
+    others = {name: [other for other in below if other != name] for name, below in refers.items()}
+    try:
+        return [*graphlib.TopologicalSorter(others).static_order()][::-1]
+    except graphlib.CycleError:
+        return None
+
+
+def _list_below(names: Iterable[str | None], refers: Refers) -> set[str | None]:
+    """List layers, and all that they refer to, and so on."""
+    found = {*names}
+    queue = [*found]
+    for name in queue:
+        fresh = refers[name] - found
+        found |= fresh
+        queue += fresh
+    return found
 
 
 def _all(name: str | None, keys: list[Key]) -> list[Key]:
     return keys
 
 
-def _take(
-    name: str,
-    layer: BlockwiseLayer | None,
-    needed: dict[Any, dict[Key, None]],
-    whole: set[str],
-    strays: list[Key],
-) -> Iterable[Key]:
-    """Give what is needed of a layer, of which nothing is needed then."""
-    keys, needed[name] = needed[name], {}
-    if layer is None:
+class _Front:
+    """What is needed and has not been looked at."""
+
+    def __init__(
+        self,
+        layers: Mapping[str, BlockwiseLayer],
+        nodes: Mapping[Key, Any],
+        inputs: Callable[[Key], Iterable[Key]],
+        order: Iterable[Any],
+    ) -> None:
+        self._layers = layers
+        self._nodes = nodes
+        self._inputs = inputs
+        self.needed: dict[Any, dict[Key, None]] = {name: {} for name in order if name is not None}
+        """By layers, the upper ones first."""
+        self.whole: set[str] = set()
+        """Layers all blocks of which are needed."""
+        self.strays: list[Key] = []
+        """What is called otherwise."""
+        self.owners: set[str | None] = set()
+        """Takes the layers that are referred to."""
+        self.is_odd = False
+        """Whether something is called by a layer and is no block of it."""
+
+    @property
+    def is_left(self) -> bool:
+        return bool(self.strays or self.whole or any(self.needed.values()))
+
+    def has(self, name: str | None) -> bool:
+        return name is not None and (name in self.whole or bool(self.needed[name]))
+
+    def need(self, keys: Iterable[Key]) -> None:
+        """Need keys, by the layers that they are called by."""
+        # Most often they are those of one layer, or of a few.
+        listed: list[Any] = [*keys]
+        names: list[Any] = []
+        if {*map(type, listed)} == {tuple} and all(listed):
+            names = [*map(_read_head, listed)]
+        owners = {*names} or {None}
+        if len(owners) == 1 and names:
+            self._need_of(names[0], listed)
+        elif names and len(owners) <= _FEW:
+            for owner in owners:
+                self._need_of(owner, [*itertools.compress(listed, [name == owner for name in names])])
+        else:
+            for key in listed:
+                self._need_of(key[0] if type(key) is tuple and key else key, (key,))
+
+    def _need_of(self, name: Any, keys: Sequence[Key]) -> None:
+        layer = self.needed.get(name)
+        if layer is None:
+            self.strays += keys
+            self.owners.add(None)
+        else:
+            layer.update(dict.fromkeys(keys))
+            self.owners.add(name)
+
+    def take(self, name: str | None) -> Iterable[Key]:
+        """Give what is needed of a layer, of which nothing is needed then."""
+        if name is None:
+            strays, self.strays = self.strays, []
+            return strays
+        keys, self.needed[name] = self.needed[name], {}
+        layer = self._layers.get(name)
+        if layer is None:
+            return keys
+        # A tuple that is an argument may only look like a key.
+        unlike = _list_unlike(layer, keys)
+        if unlike:
+            self.strays += unlike
+            self.is_odd = True
+            keys = dict.fromkeys(key for key in keys if key not in unlike)
+        if name in self.whole:
+            self.whole.discard(name)
+            return itertools.product([name], *map(range, layer.shape))
         return keys
-    # A tuple that is an argument may only look like a key.
-    unlike = _list_unlike(layer, keys)
-    strays += unlike
-    if name in whole:
-        whole.discard(name)
-        return itertools.product([name], *map(range, layer.shape))
-    return [key for key in keys if key not in unlike] if unlike else keys
+
+    def refer(self, name: str | None, keys: list[Key]) -> None:
+        """Need what keys of a layer refer to."""
+        layer = None if name is None else self._layers.get(name)
+        if layer is None:
+            self._refer_tasks(keys)
+        elif len(keys) == math.prod(layer.shape) and not layer.refers_elsewhere:
+            self._refer_whole(layer)
+        else:
+            self.need(layer.dependencies_of(keys))
+
+    def _refer_whole(self, layer: BlockwiseLayer) -> None:
+        """Need all that all blocks of a layer refer to."""
+        for source, numblocks in layer.arrays:
+            inner = self._layers.get(source)
+            if inner is not None and source in self.needed and inner.shape == numblocks:
+                self.whole.add(source)
+                self.owners.add(source)
+            else:
+                self.need(itertools.product([source], *map(range, numblocks)))
+
+    def _refer_tasks(self, keys: Sequence[Key]) -> None:
+        """Need all that tasks and values refer to."""
+        tasks = [*map(self._nodes.get, keys)]
+        kinds = {*map(type, tasks)}
+        # Nearly all are tasks, or were written as dask once did.
+        references: list[Key] = []
+        if Task in kinds:
+            made = tasks if len(kinds) == 1 else [node for node in tasks if type(node) is Task]
+            references += itertools.chain.from_iterable(map(_read_dependencies, made))
+        one_by_one = kinds - {Task, tuple}
+        if tuple in kinds:
+            written = tasks if len(kinds) == 1 else [node for node in tasks if type(node) is tuple]
+            together = _references_in(written, self._nodes, self._layers)
+            if together is None:
+                one_by_one.add(tuple)
+            else:
+                references += together
+        if one_by_one:
+            for key, node in zip(keys, tasks, strict=True):
+                if type(node) in one_by_one:
+                    found = (
+                        _references_in((node,), self._nodes, self._layers) if type(node) is tuple else None
+                    )
+                    references += self._inputs(key) if found is None else found
+        self.need(references)
 
 
 def _list_unlike(layer: BlockwiseLayer, keys: Collection[Key]) -> list[Key]:
@@ -192,52 +343,6 @@ def _keep_fresh(met: dict[Any, dict[Key, None]], name: str | None, keys: Iterabl
     found = [key for key in fresh if key not in before]
     before.update(fresh)
     return found
-
-
-def _need_whole(
-    layer: BlockwiseLayer,
-    layers: Mapping[str, BlockwiseLayer],
-    whole: set[str],
-    needed: Mapping[Any, dict[Key, None]],
-    strays: list[Key],
-) -> None:
-    """Need all that all blocks of a layer refer to."""
-    for source, numblocks in layer.arrays:
-        if source in layers and source in needed and layers[source].shape == numblocks:
-            whole.add(source)
-        else:
-            strays += _sort_in(needed, itertools.product([source], *map(range, numblocks)))
-
-
-def _need_tasks(
-    keys: Sequence[Key],
-    nodes: Mapping[Key, Any],
-    layers: Mapping[str, BlockwiseLayer],
-    inputs: Callable[[Key], Iterable[Key]],
-    needed: Mapping[Any, dict[Key, None]],
-) -> list[Key]:
-    """Need all that tasks and values refer to, and give what is called otherwise than any layer."""
-    tasks = [*map(nodes.get, keys)]
-    kinds = {*map(type, tasks)}
-    # Nearly all are tasks, or were written as dask once did.
-    references: list[Key] = []
-    if Task in kinds:
-        made = tasks if len(kinds) == 1 else [node for node in tasks if type(node) is Task]
-        references += itertools.chain.from_iterable(map(_read_dependencies, made))
-    one_by_one = kinds - {Task, tuple}
-    if tuple in kinds:
-        written = tasks if len(kinds) == 1 else [node for node in tasks if type(node) is tuple]
-        together = _references_in(written, nodes, layers)
-        if together is None:
-            one_by_one.add(tuple)
-        else:
-            references += together
-    if one_by_one:
-        for key, node in zip(keys, tasks, strict=True):
-            if type(node) in one_by_one:
-                found = _references_in((node,), nodes, layers) if type(node) is tuple else None
-                references += inputs(key) if found is None else found
-    return _sort_in(needed, references)
 
 
 _read_dependencies = operator.attrgetter("dependencies")
@@ -325,33 +430,3 @@ _NEVER_KEYS = frozenset(
     [type(None), slice, np.ndarray, bytes, type, partial, FunctionType, BuiltinFunctionType, np.ufunc]
 )
 _PLAIN = _NEVER_KEYS | {list, tuple, str, int, float, bool}
-
-
-def _sort_in(needed: Mapping[Any, dict[Key, None]], keys: Iterable[Key]) -> list[Key]:
-    """Need keys of layers that they are called by, and give the others."""
-    # Most often they are those of one layer, or of a few.
-    listed: list[Any] = [*keys]
-    names: list[Any] = []
-    if {*map(type, listed)} == {tuple} and all(listed):
-        names = [*map(_read_head, listed)]
-    owners = {*names} or {None}
-    if len(owners) == 1 and names:
-        return [*_need_of(needed, names[0], listed)]
-    strays: list[Key] = []
-    if names and len(owners) <= _FEW:
-        for owner in owners:
-            strays += _need_of(
-                needed, owner, [*itertools.compress(listed, [name == owner for name in names])]
-            )
-        return strays
-    for key in listed:
-        strays += _need_of(needed, key[0] if type(key) is tuple and key else key, (key,))
-    return strays
-
-
-def _need_of(needed: Mapping[Any, dict[Key, None]], name: Any, keys: Sequence[Key]) -> Sequence[Key]:
-    layer = needed.get(name)
-    if layer is None:
-        return keys
-    layer.update(dict.fromkeys(keys))
-    return ()

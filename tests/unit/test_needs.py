@@ -18,6 +18,7 @@ from daskcache.dask_internals import Blockwise, Key, List, Task, TaskRef, blockw
 from daskcache.fingerprint import Fingerprinter
 from daskcache.tokens import GraphTokens
 from daskcache.tokens.blockwise import BlockwiseLayer
+from daskcache.tokens.needs import _Front
 from tests.pipelines import PIPELINES, write_sources
 
 
@@ -50,6 +51,10 @@ def listed(tokens: GraphTokens, keys: list[Key], cut: set[Key] = frozenset()) ->
     return found
 
 
+def owner(key: Key) -> Any:
+    return key[0] if isinstance(key, tuple) else key
+
+
 def check(graph: Any, keys: list[Key], rng: random.Random) -> None:
     everything = follow(GraphTokens(graph, Fingerprinter()), keys, set())
     for share in (0.0, 0.02, 0.3, 0.9):
@@ -58,8 +63,19 @@ def check(graph: Any, keys: list[Key], rng: random.Random) -> None:
         found = listed(tokens, keys, cut)
         assert len(found) == len(set(found))
         assert set(found) == follow(tokens, keys, cut)
+        # The same where all has been listed for tokens before.
+        tokens.needs.batches(keys, ())
+        again = listed(tokens, keys, cut)
+        assert len(again) == len(found)
+        assert set(again) == set(found)
         one = rng.choice(sorted(everything, key=str))
         assert set(listed(tokens, [one], cut)) == follow(tokens, [one], cut)
+    # Nearly always some blocks of few layers are stored, or all.
+    names = sorted({str(owner(key)) for key in everything})
+    for name, share in itertools.product(rng.sample(names, min(2, len(names))), (0.5, 1)):
+        cut = {key for key in everything if str(owner(key)) == name and rng.random() < share}
+        tokens.needs.batches(keys, ())
+        assert set(listed(tokens, keys, cut)) == follow(tokens, keys, cut)
 
 
 @pytest.mark.parametrize("name", PIPELINES)
@@ -169,3 +185,20 @@ def test_blocks_of_a_layer_that_is_needed_as_a_whole_are_not_followed(
     part = y[:3]
     assert len(listed(GraphTokens(part.dask, Fingerprinter()), list(flatten(part.__dask_keys__())))) > 50
     assert followed
+
+
+def test_layers_above_those_that_are_cut_are_not_walked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = da.ones((20, 20), chunks=2) + 1
+    y = (x.rechunk(5) * 2).sum(axis=0)
+    keys = list(flatten(y.__dask_keys__()))
+    tokens = GraphTokens(y.dask, Fingerprinter())
+    tokens.needs.batches(keys, ())
+    walked: list[Any] = []
+    refer = _Front.refer
+    monkeypatch.setattr(
+        _Front, "refer", lambda self, name, asked: walked.append(name) or refer(self, name, asked)
+    )
+    cut: set[Key] = {(x.name, i, 0) for i in range(5)}
+    found = listed(tokens, keys, cut)
+    assert 0 < len(walked) <= 3
+    assert set(found) == follow(tokens, keys, cut)
