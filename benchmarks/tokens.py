@@ -130,13 +130,11 @@ def _measure_large(settings: Settings) -> None:
     header(f"tokens: a mixture, {count} tasks, {array.npartitions} outputs, the least of three")
     # Once before: a layer of dask's may make its tasks when it is asked for them, and functions are seen once a process.
     GraphTokens(array.dask, Fingerprinter()).token(_flat(array)[0])
+    make_tokens = without_collecting(lambda: GraphTokens(array.dask, Fingerprinter()).evaluate(_flat(array)))
+    make_all = partial(rewrite, array.dask, array.__dask_keys__(), settings)
     for label, run_once, most in (
-        ("tokens", lambda: GraphTokens(array.dask, Fingerprinter()).evaluate(_flat(array)), MOST_TOKENS_US),
-        (
-            "the pass before dask's optimize",
-            lambda: rewrite(array.dask, array.__dask_keys__(), settings),
-            MOST_US,
-        ),
+        ("tokens", make_tokens, MOST_TOKENS_US),
+        ("the pass before dask's optimize", make_all, MOST_US),
     ):
         ours = 1e6 * min(timed(run_once).cpu_s for _ in range(3)) / count
         print(f"  {label:<44} {ours:5.2f} µs a task   {_beside_dask(ours, most, LARGE)}", flush=True)
