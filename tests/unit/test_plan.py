@@ -61,21 +61,28 @@ def test_counts(store_root, which, loads, computes):
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
-def test_what_a_graph_needs_is_listed_again_only_where_something_is_stored(monkeypatch, is_stored):
+def test_what_a_graph_needs_is_listed_once_and_again_only_below_what_is_stored(monkeypatch, is_stored):
     """The tokens have listed all of it."""
-    walks = []
-    walk = Needs._walk
+    walks, layers = [], []
+    walk, follow = Needs._walk, Needs._follow
     monkeypatch.setattr(Needs, "_walk", lambda self, *args: walks.append(args) or walk(self, *args))
+    monkeypatch.setattr(
+        Needs,
+        "_follow",
+        lambda self, front, go_on: layers.append({*front.needed}) or follow(self, front, go_on),
+    )
     stored = doubled()
     x = stored + 1
     _, finder, _ = plan_for(x, stored)
     walks.clear()
+    layers.clear()
     tokens, keys = GraphTokens(x.dask, Fingerprinter()), [(x.name, i) for i in range(4)]
     tokens.evaluate(keys)
     among = {(stored.name, 2), (x.name, 3)}
     place = (lambda key, token: token) if not is_stored else (lambda key, token: None)
     plan = make_plan(tokens, keys, find=finder((2,) if is_stored else ()), target=place, among=among)
-    assert len(walks) == 1 + is_stored
+    assert len(walks) == 1
+    assert layers[1:] == ([{*x.dask.layers} - {x.name, stored.name}] if is_stored else [])
     assert set(plan.writes) == (set() if is_stored else among)
     assert len(plan.computes) == (10 if is_stored else 12)
     assert len(make_plan(tokens, keys[:1], find=finder(()), among=set()).computes) == 3
